@@ -1,0 +1,63 @@
+"""fnn_core, whose place among the others is the question."""
+
+from __future__ import annotations
+
+from bench.nets import Parameters
+from bench.rivals.base import LEARNING_RATE, Rival
+
+
+class FnnStep(Rival):
+    """fnn_core, one call of `Network.step` a step."""
+
+    name = "fnn_step"
+    modules = ("fnn_core",)
+
+    def prepare(self) -> None:
+        import fnn_core as fnn
+
+        *hidden, last = self.net.widths[1:]
+        self.network = fnn.Network(
+            [*(fnn.Dense(units, self.net.activation) for units in hidden), fnn.Dense(last)],
+            input_shape=self.net.widths[0],
+            loss=self.net.loss,
+            dtype=self.problem.dtype,
+            n_threads=self.threads,
+        )
+        self.optimizer = fnn.Adam(LEARNING_RATE)
+        for (weight, bias), mine, my_bias in zip(
+            self.problem.parameters, self.network.weights, self.network.biases, strict=True
+        ):
+            mine[...] = weight
+            my_bias[...] = bias
+
+    def run(self) -> None:
+        step, optimizer = self.network.step, self.optimizer
+        features, target = self.problem.features, self.problem.target
+        for _ in range(self.steps):
+            step(features, target, optimizer)
+
+    def parameters(self) -> Parameters:
+        return list(zip(self.network.weights, self.network.biases, strict=True))
+
+    def gradients(self) -> Parameters:
+        _, slopes = self.network.gradients(self.problem.features, self.problem.target)
+        return list(zip(slopes.weights, slopes.biases, strict=True))
+
+
+class FnnFit(FnnStep):
+    """fnn_core, all steps in one call of `Network.fit`."""
+
+    name = "fnn_fit"
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.repeated = self.problem.repeated(self.steps)
+
+    def run(self) -> None:
+        self.network.fit(
+            *self.repeated,
+            epochs=1,
+            batch_size=self.net.batch_size,
+            optimizer=self.optimizer,
+            shuffle=False,
+        )

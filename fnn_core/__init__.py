@@ -1,0 +1,69 @@
+"""Train and differentiate feedforward networks on a CPU.
+
+An implementation of Algorithms 1 and 2 of T. Hamm, "A Derivation of Feedforward Neural Network Gradients Using
+Fréchet Calculus": in place, over preallocated buffers, with the memory modes of its Remark 8.
+"""
+
+import os
+import sys
+from typing import Any
+
+from fnn_core import _blas, _engine, activations, initializers, losses, metrics, optimizers, schedules
+from fnn_core.activations import Activation
+from fnn_core.callbacks import EarlyStopping, History
+from fnn_core.errors import NonFiniteLossError
+from fnn_core.layers import Dense, Dropout
+from fnn_core.losses import Loss
+from fnn_core.network import Gradients, Network
+from fnn_core.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from fnn_core.parallelism import available_threads
+from fnn_core.plan import MemoryPlan
+from fnn_core.storage import load
+
+from fnn_core.version import __version__
+
+
+def build_info() -> dict[str, Any]:
+    """The compiler, the instruction set in use and those compiled, OpenMP, BLAS, and the threads to be had.
+
+    Examples
+    --------
+    >>> import fnn_core as fnn
+    >>> fnn.build_info()["isa"] in fnn.build_info()["compiled_isas"]
+    True
+    """
+    return {
+        "version": __version__,
+        "python": sys.version.split()[0],
+        **_engine.build_facts(),
+        "blas": _blas.THREADS.description,
+        "threads": available_threads(),
+        "forced_isa": os.environ.get("FNN_ISA") or None,
+    }
+
+
+__all__ = [
+    "SGD",
+    "Activation",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Dense",
+    "Dropout",
+    "EarlyStopping",
+    "Gradients",
+    "History",
+    "Loss",
+    "MemoryPlan",
+    "Network",
+    "NonFiniteLossError",
+    "RMSprop",
+    "activations",
+    "build_info",
+    "initializers",
+    "load",
+    "losses",
+    "metrics",
+    "optimizers",
+    "schedules",
+]

@@ -1,0 +1,54 @@
+"""Samples as the engine takes them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fnn_core.checks import as_inputs, as_targets, as_weights
+
+if TYPE_CHECKING:
+    from fnn_core.network import Network
+
+
+class Data(NamedTuple):
+    """Inputs, targets (class labels or not) and sample weights, checked and in the engine's dtype."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    labels: bool
+    weights: np.ndarray | None
+
+    @property
+    def count(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def total_weight(self) -> float:
+        """Σ s_i."""
+        return self.count if self.weights is None else float(self.weights.sum(dtype=np.float64))
+
+
+def as_data(
+    net: Network, X: Any, y: Any, sample_weight: Any = None, names: tuple[str, str] = ("X", "y")
+) -> Data:
+    """Check samples against a net; there must be at least one."""
+    inputs = as_inputs(X, net.input_shape, net.dtype, names[0])
+    if len(inputs) == 0:
+        raise ValueError(f"{names[0]}: expected at least one sample, got none")
+    targets, labels = as_targets(
+        y, net.loss_function, net.output_shape, net.dtype, len(inputs), names[1]
+    )
+    return Data(inputs, targets, labels, as_weights(sample_weight, net.dtype, len(inputs)))
+
+
+def as_batch_size(batch_size: int, count: int) -> int:
+    """No batch is larger than the data."""
+    return min(batch_size, count)
+
+
+def steps_of(count: int, batch_size: int) -> int:
+    """Batches of an epoch, a last short one included."""
+    return math.ceil(count / batch_size)

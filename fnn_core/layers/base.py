@@ -1,0 +1,119 @@
+"""What every layer says of itself, and what it becomes at its place in a net."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fnn_core.activations import Activation
+from fnn_core.initializers import Initializer, initializer_for
+
+Shape = tuple[int, ...]
+
+
+class Layer:
+    """A description: no arrays, no shapes but its own. Nets may share it.
+
+    A new kind of layer is a subclass with `connect`, a line in `fnn_core.layers.REGISTRY`, and a map
+    in the kernels.
+    """
+
+    #: The name of the layer's map in the kernels.
+    kind: str
+    activation: Activation
+    trainable: bool = True
+    initializer: Initializer | None = None
+
+    def connect(self, input_shape: Shape) -> Connection:
+        """The layer's sizes where its input has that shape."""
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make this layer again, fit for JSON."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
+        return f"{type(self).__name__}({arguments})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.settings() == other.settings()  # type: ignore[attr-defined]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _setting_of_initializer(self) -> dict[str, Any]:
+        return {} if self.initializer is None else {"initializer": self.initializer}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A layer at its place in a net: sizes, and where its parameters lie in theta.
+
+    `weight_shape` is the paper's; the engine stores the transpose, outputs last.
+    """
+
+    layer: Layer
+    input_shape: Shape
+    output_shape: Shape
+    weight_shape: Shape | None = None
+    bias_shape: Shape | None = None
+    rate: float = 0.0
+    offset: int = 0
+    index: int = 0
+
+    @property
+    def inputs(self) -> int:
+        return math.prod(self.input_shape)
+
+    @property
+    def outputs(self) -> int:
+        return math.prod(self.output_shape)
+
+    @property
+    def weight_count(self) -> int:
+        return math.prod(self.weight_shape) if self.weight_shape else 0
+
+    @property
+    def bias_count(self) -> int:
+        return math.prod(self.bias_shape) if self.bias_shape else 0
+
+    @property
+    def n_parameters(self) -> int:
+        return self.weight_count + self.bias_count
+
+    def weight_view(self, theta: np.ndarray) -> np.ndarray | None:
+        """This layer's weight in `theta`, in the paper's shape, sharing its memory."""
+        if self.weight_shape is None:
+            return None
+        stored = theta[self.offset : self.offset + self.weight_count]
+        return stored.reshape(self.weight_shape[1:] + self.weight_shape[:1]).transpose(
+            len(self.weight_shape) - 1, *range(len(self.weight_shape) - 1)
+        )
+
+    def bias_view(self, theta: np.ndarray) -> np.ndarray | None:
+        """This layer's bias in `theta`, sharing its memory."""
+        if self.bias_shape is None:
+            return None
+        start = self.offset + self.weight_count
+        return theta[start : start + self.bias_count].reshape(self.bias_shape)
+
+    def initialize(self, rng: np.random.Generator, theta: np.ndarray) -> None:
+        """Draw the weight; biases are zero."""
+        weight = self.weight_view(theta)
+        if weight is None:
+            return
+        initialize: Callable[..., Any] = initializer_for(self.layer.initializer, self.layer.activation)
+        drawn = np.asarray(initialize(rng, self.weight_shape))
+        if drawn.shape != self.weight_shape:
+            raise ValueError(
+                f"initializer of layer {self.index}: expected an array of shape {self.weight_shape}, "
+                f"got {drawn.shape}"
+            )
+        weight[...] = drawn
+        bias = self.bias_view(theta)
+        if bias is not None:
+            bias[...] = 0

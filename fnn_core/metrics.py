@@ -1,0 +1,61 @@
+"""What `fit` reports beside the loss: functions of targets y and outputs t."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+
+def accuracy(y: np.ndarray, t: np.ndarray) -> float:
+    """The share of samples whose class is right.
+
+    The class of an output is its largest entry, or, where there is one output, whether that is above 0:
+    the logit of one half. `y` holds labels, or one row of probabilities a sample.
+    """
+    if t[0].size == 1:
+        return float(np.mean((t.reshape(len(t)) > 0) == (np.reshape(y, len(t)) > 0.5)))
+    t = t.reshape(len(t), -1)
+    labels = y if np.ndim(y) == 1 else np.argmax(np.reshape(y, t.shape), axis=1)
+    return float(np.mean(np.argmax(t, axis=1) == labels))
+
+
+def r2(y: np.ndarray, t: np.ndarray) -> float:
+    """The coefficient of determination R², averaged over outputs; 0 for an output without variance."""
+    y, t = (np.asarray(a, float).reshape(len(t), -1) for a in (y, t))
+    residual = ((y - t) ** 2).sum(axis=0)
+    total = ((y - y.mean(axis=0)) ** 2).sum(axis=0)
+    scores = np.divide(residual, total, out=np.ones_like(total), where=total > 0)
+    return float(np.mean(1 - scores))
+
+
+def mean_absolute_error(y: np.ndarray, t: np.ndarray) -> float:
+    """|y − t|, the mean over samples and outputs."""
+    return float(np.mean(np.abs(np.reshape(y, t.shape) - t)))
+
+
+REGISTRY: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "r2": r2,
+    "mean_absolute_error": mean_absolute_error,
+}
+
+
+def as_metrics(metrics: Any) -> dict[str, Metric]:
+    """Names and functions, by the name that the history uses."""
+    if isinstance(metrics, str) or callable(metrics):
+        metrics = (metrics,)
+    chosen: dict[str, Metric] = {}
+    for metric in metrics:
+        if callable(metric):
+            chosen[getattr(metric, "__name__", type(metric).__name__)] = metric
+        elif not isinstance(metric, str):
+            raise TypeError(f"metrics: expected names or functions of (y, t), got {metric!r}")
+        elif metric not in REGISTRY:
+            raise ValueError(f"metrics = {metric!r}: expected one of {', '.join(REGISTRY)}, or a function")
+        else:
+            chosen[metric] = REGISTRY[metric]
+    return chosen

@@ -1,0 +1,475 @@
+"""The network: a description of layers, their parameters, and what can be done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fnn_core import _engine, storage, training
+from fnn_core.callbacks import History
+from fnn_core.checks import LARGEST_SIZE, as_choice, as_flag, as_inputs, as_positive_int, as_shape
+from fnn_core.data import as_data
+from fnn_core.layers import Connection, Layer
+from fnn_core.losses import Loss, as_loss
+from fnn_core.optimizers import Optimizer, as_optimizer
+from fnn_core.parallelism import available_threads
+from fnn_core.plan import MEMORY_MODES, Buffer, MemoryPlan, layer_memory
+from fnn_core.sessions import Sessions
+
+DTYPES = ("float32", "float64")
+
+
+class Gradients:
+    """The gradient of a loss: `theta`, laid out as the net's, and views of it for each layer.
+
+    Attributes
+    ----------
+    theta : numpy.ndarray, shape (n_parameters,)
+    weights, biases : list of numpy.ndarray or None
+        G_k and g_k in the shapes of the net's weights and biases; None where a layer has none.
+    """
+
+    def __init__(self, connections: Sequence[Connection], theta: np.ndarray) -> None:
+        self.theta = theta
+        self.weights = [connection.weight_view(theta) for connection in connections]
+        self.biases = [connection.bias_view(theta) for connection in connections]
+
+
+class Network:
+    """A feedforward network F_n(x) = f_n(… f_1(x)), f_k = σ_k(C_k(·, W_k) + ι_k(b_k)) (Sections 3 and 4).
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+    input_shape : int or tuple of int
+        The shape of one sample; images are ``(height, width, channels)``.
+    loss : str or Loss
+        A name of `fnn_core.losses`, or a loss of your own.
+    dtype : {"float32", "float64"}
+    memory : {"auto", "recompute", "store", "reuse"}
+        What the forward pass keeps for the backward pass (Remark 8 i): a; σ(a) and σ'(a); or σ(a). "auto":
+        "reuse" for layers whose activation allows it, "recompute" for the others. Can be set later.
+    n_threads : int, optional
+        All that the process may use by default. Results do not depend on it. Can be set later.
+    seed : int or None
+        Of the weights, of shuffling and of dropout, in streams of their own. None: a random one.
+
+    Attributes
+    ----------
+    theta : numpy.ndarray, shape (n_parameters,)
+        All parameters: writable, the storage itself.
+    weights, biases : list of numpy.ndarray or None
+        Views of `theta` in the paper's shapes; None where a layer has none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where an argument is not as above, layers do not fit each other, or "reuse" cannot be had.
+    RuntimeError
+        By `fit` and `step`, where another thread is training the same net.
+
+    Examples
+    --------
+    >>> import numpy as np, fnn_core as fnn
+    >>> net = fnn.Network([fnn.Dense(8, "tanh"), fnn.Dense(1)], input_shape=2,
+    ...                   loss="squared_error", dtype="float64", seed=0)
+    >>> X = np.random.default_rng(0).standard_normal((200, 2))
+    >>> y = X[:, 0] * X[:, 1]
+    >>> history = net.fit(X, y, epochs=200, optimizer=fnn.Adam(1e-2))
+    >>> history["loss"][-1] < 0.01 < history["loss"][0]
+    True
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[Layer],
+        input_shape: int | tuple[int, ...],
+        loss: str | Loss = "squared_error",
+        dtype: str = "float32",
+        memory: str = "auto",
+        n_threads: int | None = None,
+        seed: int | None = 0,
+    ) -> None:
+        self.layers = _as_layers(layers)
+        self.input_shape = as_shape(input_shape, "input_shape")
+        self.loss_function = as_loss(loss)
+        self.dtype = np.dtype(as_choice(_name_of_dtype(dtype), "dtype", DTYPES))
+        self.connections = _connect(self.layers, self.input_shape)
+        self.output_shape = self.connections[-1].output_shape
+        self.n_parameters = sum(connection.n_parameters for connection in self.connections)
+        self.seed = _as_seed(seed)
+        weights, masks, shuffles = np.random.SeedSequence(self.seed.entropy).spawn(3)
+        #: Tells this net from others, for the optimizers that belong to it.
+        self.identity = object()
+        #: Dropout masks count steps from here on, and shuffling counts epochs.
+        self.mask_seed = int(masks.generate_state(1, np.uint64)[0])
+        self.shuffle_seed = int(shuffles.generate_state(1, np.uint64)[0])
+        self.epochs_begun = self.steps_begun = 0
+        self._named_optimizers: dict[str, Optimizer] = {}
+        self._allocate()
+        self.memory = memory
+        self.n_threads = n_threads  # type: ignore[assignment]
+        rng = np.random.default_rng(weights)
+        for connection in self.connections:
+            connection.initialize(rng, self.theta)
+
+    def _allocate(self) -> None:
+        self.theta = _engine.Memory(self.n_parameters * self.dtype.itemsize).array(self.dtype)
+        self.weights = [connection.weight_view(self.theta) for connection in self.connections]
+        self.biases = [connection.bias_view(self.theta) for connection in self.connections]
+        self.sessions = Sessions(self)
+
+    @property
+    def memory(self) -> str:
+        """What the forward pass keeps (Remark 8 i)."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, memory: str) -> None:
+        layer_memory(self.connections, as_choice(memory, "memory", MEMORY_MODES))
+        self._memory = memory
+
+    @property
+    def n_threads(self) -> int:
+        """The most threads that a call uses."""
+        return self._n_threads
+
+    @n_threads.setter
+    def n_threads(self, n_threads: int | None) -> None:
+        self._n_threads = (
+            available_threads() if n_threads is None else as_positive_int(n_threads, "n_threads")
+        )
+
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        epochs: int = 1,
+        batch_size: int = 32,
+        optimizer: str | Optimizer = "adam",
+        validation_data: Any = None,
+        sample_weight: Any = None,
+        shuffle: bool = True,
+        metrics: Any = (),
+        update: str = "auto",
+        callbacks: Any = (),
+        progress: bool = False,
+    ) -> History:
+        """Train: in each epoch, a step (Algorithm 2 and an update) on every batch of the data.
+
+        Parameters
+        ----------
+        X : array_like, shape (N, *input_shape)
+            Never written to; not copied where it is contiguous and of the net's dtype.
+        y : array_like, shape (N, *output_shape), or (N,) for labels and where the output is one number
+        epochs, batch_size : int
+            The last batch of an epoch may be short.
+        optimizer : str or Optimizer
+            A name stands for one with defaults, which the net keeps for later calls.
+        validation_data : tuple, optional
+            ``(X, y)`` or ``(X, y, sample_weight)``: its loss, and metrics, after every epoch.
+        sample_weight : array_like, shape (N,), optional
+            s_i of the mean Σ s_i ℓ_i / Σ s_i over a batch.
+        shuffle : bool
+            Whether each epoch takes the samples in a new order.
+        metrics : names or functions of (y, t)
+            "accuracy", "r2", "mean_absolute_error", or your own. Keeps the outputs of an epoch, (N, d_n).
+        update : {"auto", "immediate", "deferred"}
+            "immediate" applies each G_k as soon as it is known and forgets it (Remark 8 iii); the results are
+            the same. "auto": "immediate", unless the optimizer has a `clip_norm`.
+        callbacks : functions of (net, history)
+            Called after every epoch; one that returns True ends the training. See `EarlyStopping`.
+        progress : bool
+            Whether to show a bar.
+
+        Returns
+        -------
+        History
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument is not as above, before anything is changed.
+        NonFiniteLossError
+            Where the loss of a step is not finite; the parameters are as before that step.
+        KeyboardInterrupt
+            After the step in progress; the net is usable.
+        """
+        return training.fit(
+            self,
+            as_data(self, X, y, sample_weight),
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=self._optimizer(optimizer),
+            validation_data=validation_data,
+            shuffle=shuffle,
+            metrics=metrics,
+            update=update,
+            callbacks=callbacks,
+            progress=progress,
+        )
+
+    def step(
+        self,
+        X: Any,
+        y: Any,
+        optimizer: str | Optimizer = "adam",
+        *,
+        sample_weight: Any = None,
+        update: str = "auto",
+    ) -> float:
+        """One forward and backward pass and one update, on one batch; arguments as in `fit`.
+
+        Returns
+        -------
+        float
+            The loss of the batch, before the update.
+        """
+        return training.step(self, X, y, self._optimizer(optimizer), sample_weight, update)
+
+    def predict(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
+        """F_n(X), shape ``(N, *output_shape)``; written to `out` where given.
+
+        Any N, in blocks; from several Python threads at once, if need be.
+        """
+        return self._forward(X, out, probabilities=False)
+
+    def predict_proba(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
+        """Probabilities, shape ``(N, *output_shape)``: the loss's own function (softmax, sigmoid) of F_n(X).
+
+        Raises
+        ------
+        ValueError
+            Where the loss has no probabilities.
+        """
+        if not self.loss_function.has_probabilities:
+            raise ValueError(
+                f"predict_proba: the loss {self.loss_function.name} has no probabilities; "
+                "softmax_cross_entropy and binary_cross_entropy have"
+            )
+        return self._forward(X, out, probabilities=True)
+
+    def _forward(self, X: Any, out: np.ndarray | None, probabilities: bool) -> np.ndarray:
+        inputs = as_inputs(X, self.input_shape, self.dtype)
+        if out is None:
+            out = np.empty((len(inputs), *self.output_shape), self.dtype)
+        elif not isinstance(out, np.ndarray) or out.dtype != self.dtype:
+            raise TypeError(f"out: expected an array of {self.dtype}, got {getattr(out, 'dtype', out)!r}")
+        elif out.shape != (len(inputs), *self.output_shape) or not out.flags.carray:
+            raise ValueError(
+                f"out: expected a C-contiguous writeable array of shape {(len(inputs), *self.output_shape)}, "
+                f"got {out.shape}"
+            )
+        elif np.may_share_memory(out, inputs):
+            raise ValueError("out: expected an array that does not share memory with X")
+        compiled = self.sessions.inference()
+        forward = _engine.Forward(
+            compiled,
+            self.theta,
+            _engine.Samples(compiled, inputs),
+            outputs=out,
+            probabilities=probabilities,
+        )
+        with self.sessions.blas_held(compiled):
+            forward.run()
+        forward.close()
+        return out
+
+    def loss(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The mean loss Σ s_i ℓ(y_i, F_n(x_i)) / Σ s_i; arguments as in `fit`."""
+        data = as_data(self, X, y, sample_weight)
+        if isinstance(self.loss_function, Loss):
+            return self.loss_function.mean(data.targets, self.predict(data.inputs), data.weights)
+        compiled = self.sessions.inference(data.labels)
+        forward = _engine.Forward(
+            compiled,
+            self.theta,
+            _engine.Samples(compiled, data.inputs, data.targets, data.weights),
+            losses=True,
+            weight=data.total_weight,
+        )
+        with self.sessions.blas_held(compiled):
+            forward.run()
+        forward.close()
+        return forward.mean_loss()
+
+    def gradients(
+        self, X: Any, y: Any, sample_weight: Any = None, *, out: Gradients | None = None
+    ) -> tuple[float, Gradients]:
+        """The loss and its gradient with respect to all W_k and b_k (Theorems 7 and 10, Algorithms 1 and 2).
+
+        Memory does not grow with N: the gradient is accumulated over blocks of samples.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As in `fit`.
+        out : Gradients, optional
+            An earlier result, whose memory is used again.
+
+        Returns
+        -------
+        loss : float
+        gradients : Gradients
+            Zero for layers with ``trainable=False``.
+
+        Examples
+        --------
+        >>> import numpy as np, fnn_core as fnn
+        >>> net = fnn.Network([fnn.Dense(1, bias=False)], input_shape=2, dtype="float64")
+        >>> net.weights[0][...] = [[1.0, 2.0]]
+        >>> loss, gradients = net.gradients([[3.0, 4.0]], [10.0])   # (11 - 10)², 2 (11 - 10) (3, 4)
+        >>> loss, gradients.weights[0]
+        (1.0, array([[6., 8.]]))
+        """
+        data = as_data(self, X, y, sample_weight)
+        if out is None:
+            out = Gradients(self.connections, np.zeros(self.n_parameters, self.dtype))
+        elif not isinstance(out, Gradients):
+            raise TypeError(f"out: expected what an earlier call returned, got {out!r}")
+        elif out.theta.shape != self.theta.shape or out.theta.dtype != self.dtype:
+            raise ValueError(
+                f"out: expected gradients of {self.n_parameters} {self.dtype} parameters, "
+                f"got {out.theta.size} of {out.theta.dtype}"
+            )
+        if not all(layer.trainable for layer in self.layers):
+            out.theta[...] = 0
+        with self.sessions.differentiation(data) as session:
+            return session.differentiate(1 / data.total_weight, out.theta), out
+
+    def memory_plan(
+        self, batch_size: int = 32, optimizer: str | Optimizer = "adam", update: str = "auto"
+    ) -> MemoryPlan:
+        """The bytes that training with these arguments needs, before anything is allocated.
+
+        Returns
+        -------
+        MemoryPlan
+            Prints as a table. What it says is what is allocated.
+
+        Examples
+        --------
+        >>> import fnn_core as fnn
+        >>> net = fnn.Network([fnn.Dense(100, "relu"), fnn.Dense(10)], input_shape=64,
+        ...                   loss="softmax_cross_entropy")
+        >>> plan = net.memory_plan(batch_size=200, optimizer="adam")
+        >>> plan.parameter_bytes, plan.optimizer_bytes
+        (30040, 60080)
+        """
+        chosen = as_optimizer(optimizer)
+        planned = self.sessions.training_plan(
+            as_positive_int(batch_size, "batch_size"),
+            self.loss_function.takes_labels,
+            training.is_immediate(update, chosen),
+        )
+        parameters = Buffer("parameters", "θ", (self.n_parameters,), self.dtype)
+        states = [
+            replace(parameters, name=f"optimizer state {slot + 1}", symbol="")
+            for slot in range(sum(chosen.state_slots))
+        ]
+        return MemoryPlan(
+            parameter_bytes=parameters.bytes,
+            optimizer_bytes=sum(state.bytes for state in states),
+            workspace_bytes=planned.workspace_bytes,
+            buffers=(parameters, *states, *planned.buffers),
+            title=f"memory = {self.memory!r}, batch of {batch_size}, {chosen.name}, update = {update!r}",
+        )
+
+    def save(self, path: Any) -> None:
+        """Write the net as a safetensors file, its description as JSON in the metadata; see `fnn_core.load`.
+
+        The file is written beside `path` and renamed, so that an earlier one is never half overwritten.
+
+        Raises
+        ------
+        ValueError
+            Where the net holds functions (a loss or an initializer of your own): a file cannot.
+        """
+        storage.save(self, path)
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make this net again, without its parameters."""
+        return {
+            "layers": self.layers,
+            "input_shape": self.input_shape,
+            "loss": self.loss_function if isinstance(self.loss_function, Loss) else self.loss_function.name,
+            "dtype": self.dtype.name,
+            "memory": self.memory,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("seed", "mask_seed", "shuffle_seed", "epochs_begun", "steps_begun", "n_threads")
+        return {
+            "settings": self.settings(),
+            "theta": self.theta.copy(),
+            "kept": {name: getattr(self, name) for name in kept},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state["settings"])  # type: ignore[misc]
+        self.theta[...] = state["theta"]
+        for name, value in state["kept"].items():
+            setattr(self, name, value)
+
+    def _optimizer(self, optimizer: str | Optimizer) -> Optimizer:
+        """A name stands for one optimizer a net, so that its state goes on from call to call."""
+        if isinstance(optimizer, str) and optimizer in self._named_optimizers:
+            return self._named_optimizers[optimizer]
+        chosen = as_optimizer(optimizer)
+        if isinstance(optimizer, str):
+            self._named_optimizers[optimizer] = chosen
+        return chosen
+
+    def __repr__(self) -> str:
+        layers = ", ".join(map(repr, self.layers))
+        return f"Network([{layers}], input_shape={self.input_shape}, loss={self.loss_function.name!r})"
+
+
+def _as_layers(layers: Any) -> tuple[Layer, ...]:
+    if isinstance(layers, Layer):
+        raise TypeError("layers: expected a sequence of layers, got one layer")
+    described = tuple(layers)
+    if not described:
+        raise ValueError("layers: expected at least one layer, got none")
+    for place, layer in enumerate(described):
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layers[{place}]: expected a layer, got {layer!r}")
+    return described
+
+
+def _connect(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> tuple[Connection, ...]:
+    """Put each layer at its place: its input shape, and its run of theta."""
+    connections: list[Connection] = []
+    shape, offset = input_shape, 0
+    for index, layer in enumerate(layers):
+        try:
+            connection = replace(layer.connect(shape), offset=offset, index=index)
+        except ValueError as error:
+            raise ValueError(f"layers[{index}]: {error}") from None
+        connections.append(connection)
+        shape, offset = connection.output_shape, offset + connection.n_parameters
+        if offset > LARGEST_SIZE:
+            raise ValueError(f"layers[{index}]: {offset:,} parameters are more than 2**48")
+    return tuple(connections)
+
+
+def _name_of_dtype(dtype: Any) -> Any:
+    """ "float32" of numpy.float32 and its kin; anything else as it is."""
+    try:
+        return np.dtype(dtype).name
+    except TypeError:
+        return dtype
+
+
+def _as_seed(seed: Any) -> np.random.SeedSequence:
+    if seed is None:
+        return np.random.SeedSequence()
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"seed: expected an int >= 0 or None, got {seed!r}")
+    if seed < 0:
+        raise ValueError(f"seed = {seed}: expected an int >= 0 or None")
+    return np.random.SeedSequence(int(seed))

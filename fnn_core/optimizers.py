@@ -1,0 +1,347 @@
+"""The optimizers, with PyTorch's formulas and defaults.
+
+An optimizer belongs to the first net that uses it and goes on where it stopped in later calls. `REGISTRY` maps
+the names that `fit` and `step` accept to the classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fnn_core import _engine
+from fnn_core.checks import as_flag, as_number
+
+Rate = float | Callable[[int], float]
+
+
+class Optimizer:
+    """Settings, and the state that a net's training has built up.
+
+    A new optimizer is a subclass with its settings, a line in `REGISTRY`, and a kernel.
+
+    Attributes
+    ----------
+    lr : float or callable
+        The learning rate η, or a schedule: a function of the step, counted from 0.
+    steps : int
+        Steps made so far.
+    """
+
+    #: The name of the kernel.
+    name: ClassVar[str]
+    #: Settings beside `lr` and `clip_norm`, and what the kernel calls them.
+    kernel_settings: ClassVar[dict[str, str]]
+
+    lr: Rate
+    clip_norm: float | None
+
+    def __init__(self, lr: Rate, clip_norm: float | None) -> None:
+        self._net_token: object | None = None
+        self._state: _engine.OptimizerState | None = None
+        self.lr = lr
+        self.clip_norm = clip_norm
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "lr":
+            value = value if callable(value) else as_number(value, "lr", at_least=0.0)
+        elif name == "clip_norm":
+            value = None if value is None else as_number(value, "clip_norm", above=0.0)
+        super().__setattr__(name, value)
+        if name in self.kernel_settings and self._state is not None:
+            self._configure(self._state)
+
+    @property
+    def steps(self) -> int:
+        return 0 if self._state is None else self._state.step
+
+    @property
+    def state_slots(self) -> tuple[bool, ...]:
+        """Which of the kernel's arrays of state, each as large as theta, are in use."""
+        raise NotImplementedError
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make this optimizer again."""
+        return {"lr": self.lr, **{name: getattr(self, name) for name in self.kernel_settings},
+                "clip_norm": self.clip_norm}
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
+        return f"{type(self).__name__}({arguments})"
+
+    def rate(self, step: int) -> float:
+        """η at a step counted from 0."""
+        if not callable(self.lr):
+            return self.lr
+        return as_number(self.lr(step), f"lr({step})", at_least=0.0)
+
+    def _initial(self) -> float:
+        """What the state starts from."""
+        return 0.0
+
+    def _bind(self, net_token: object, dtype: np.dtype, n_parameters: int) -> _engine.OptimizerState:
+        """The state for a net, made at the first call; the optimizer is that net's from then on."""
+        if self._net_token is None:
+            arrays = [
+                np.full(n_parameters, self._initial(), dtype) if used else None
+                for used in self.state_slots
+            ]
+            state = _engine.OptimizerState(self.name, dtype, n_parameters, arrays)
+            self._configure(state)
+            self._state = state
+            self._net_token = net_token
+        elif self._net_token is not net_token:
+            raise ValueError(
+                "optimizer: it holds the state of another net; make one for each, or copy it "
+                "with optimizer.fresh()"
+            )
+        assert self._state is not None
+        return self._state
+
+    def _configure(self, state: _engine.OptimizerState) -> None:
+        state.configure(**{kernel: getattr(self, name) for name, kernel in self.kernel_settings.items()})
+
+    def fresh(self) -> Optimizer:
+        """The same settings, without a net and without state."""
+        return type(self)(**self.settings())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy has the settings; the state stays with the net that it belongs to."""
+        return _make, (type(self), self.settings())
+
+
+def _make(kind: type[Optimizer], settings: dict[str, Any]) -> Optimizer:
+    return kind(**settings)
+
+
+class SGD(Optimizer):
+    """Gradient descent: θ ← θ − η G (Remark 8 iii), with momentum where asked for.
+
+    Parameters
+    ----------
+    lr : float or callable
+    momentum : float
+    nesterov : bool
+    weight_decay : float
+        λ of a penalty λ‖θ‖²/2.
+    clip_norm : float, optional
+        G is scaled down to this norm where it is longer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where a setting is out of its range.
+    """
+
+    name = "sgd"
+    kernel_settings = {"momentum": "momentum", "nesterov": "nesterov", "weight_decay": "weight_decay"}
+
+    def __init__(
+        self,
+        lr: Rate = 1e-3,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(lr, clip_norm)
+        self.momentum = as_number(momentum, "momentum", at_least=0.0)
+        self.nesterov = as_flag(nesterov, "nesterov")
+        self.weight_decay = as_number(weight_decay, "weight_decay", at_least=0.0)
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov = True: expected a momentum above 0, got 0")
+
+    @property
+    def state_slots(self) -> tuple[bool, ...]:
+        return (self.momentum > 0,)
+
+
+class Adam(Optimizer):
+    """Adam of Kingma and Ba: steps scaled by running means of G and G².
+
+    Parameters
+    ----------
+    lr : float or callable
+    betas : tuple of two floats
+        Decay of the two means, each in [0, 1).
+    eps : float
+    weight_decay : float
+        λ of a penalty λ‖θ‖²/2.
+    clip_norm : float, optional
+        G is scaled down to this norm where it is longer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where a setting is out of its range.
+    """
+
+    name = "adam"
+    kernel_settings = {"beta1": "beta1", "beta2": "beta2", "eps": "epsilon", "weight_decay": "weight_decay"}
+
+    def __init__(
+        self,
+        lr: Rate = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(lr, clip_norm)
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise TypeError(f"betas: expected two numbers in [0, 1), got {betas!r}")
+        self.beta1 = as_number(betas[0], "betas[0]", at_least=0.0, below=1.0)
+        self.beta2 = as_number(betas[1], "betas[1]", at_least=0.0, below=1.0)
+        self.eps = as_number(eps, "eps", at_least=0.0)
+        self.weight_decay = as_number(weight_decay, "weight_decay", at_least=0.0)
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        return self.beta1, self.beta2
+
+    def settings(self) -> dict[str, Any]:
+        return {"lr": self.lr, "betas": self.betas, "eps": self.eps, "weight_decay": self.weight_decay,
+                "clip_norm": self.clip_norm}
+
+    @property
+    def state_slots(self) -> tuple[bool, ...]:
+        return True, True
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter): θ shrinks by ηλ beside the step.
+
+    The parameters are Adam's; `weight_decay` is 0.01 by default.
+    """
+
+    name = "adamw"
+
+    def __init__(
+        self,
+        lr: Rate = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(lr, betas, eps, weight_decay, clip_norm)
+
+
+class RMSprop(Optimizer):
+    """RMSprop of Hinton: steps scaled by a running mean of G².
+
+    Parameters
+    ----------
+    lr : float or callable
+    alpha : float
+        Decay of the mean, in [0, 1).
+    eps : float
+    weight_decay : float
+        λ of a penalty λ‖θ‖²/2.
+    momentum : float
+    centered : bool
+        Whether the square of the mean gradient is subtracted.
+    clip_norm : float, optional
+        G is scaled down to this norm where it is longer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where a setting is out of its range.
+    """
+
+    name = "rmsprop"
+    kernel_settings = {"alpha": "beta2", "eps": "epsilon", "weight_decay": "weight_decay",
+                       "momentum": "momentum", "centered": "centered"}
+
+    def __init__(
+        self,
+        lr: Rate = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(lr, clip_norm)
+        self.alpha = as_number(alpha, "alpha", at_least=0.0, below=1.0)
+        self.eps = as_number(eps, "eps", at_least=0.0)
+        self.weight_decay = as_number(weight_decay, "weight_decay", at_least=0.0)
+        self.momentum = as_number(momentum, "momentum", at_least=0.0)
+        self.centered = as_flag(centered, "centered")
+
+    @property
+    def state_slots(self) -> tuple[bool, ...]:
+        return True, self.momentum > 0, self.centered
+
+
+class Adagrad(Optimizer):
+    """Adagrad of Duchi, Hazan and Singer: steps scaled by the sum of G² so far.
+
+    Parameters
+    ----------
+    lr : float or callable
+    lr_decay : float
+        η falls as ``lr / (1 + step * lr_decay)``.
+    weight_decay : float
+        λ of a penalty λ‖θ‖²/2.
+    initial_accumulator_value : float
+        What the sum starts from.
+    eps : float
+    clip_norm : float, optional
+        G is scaled down to this norm where it is longer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where a setting is out of its range.
+    """
+
+    name = "adagrad"
+    kernel_settings = {"lr_decay": "rate_decay", "weight_decay": "weight_decay", "eps": "epsilon"}
+
+    def __init__(
+        self,
+        lr: Rate = 1e-2,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(lr, clip_norm)
+        self.lr_decay = as_number(lr_decay, "lr_decay", at_least=0.0)
+        self.weight_decay = as_number(weight_decay, "weight_decay", at_least=0.0)
+        self.initial_accumulator_value = as_number(
+            initial_accumulator_value, "initial_accumulator_value", at_least=0.0
+        )
+        self.eps = as_number(eps, "eps", at_least=0.0)
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "initial_accumulator_value": self.initial_accumulator_value}
+
+    def _initial(self) -> float:
+        return self.initial_accumulator_value
+
+    @property
+    def state_slots(self) -> tuple[bool, ...]:
+        return (True,)
+
+
+REGISTRY: dict[str, type[Optimizer]] = {
+    kind.name: kind for kind in (SGD, Adam, AdamW, RMSprop, Adagrad)
+}
+
+
+def as_optimizer(optimizer: Any) -> Optimizer:
+    """An optimizer; a name stands for a new one with defaults."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if not isinstance(optimizer, str):
+        raise TypeError(f"optimizer: expected a name or an Optimizer, got {optimizer!r}")
+    if optimizer not in REGISTRY:
+        raise ValueError(f"optimizer = {optimizer!r}: expected one of {', '.join(REGISTRY)}")
+    return REGISTRY[optimizer]()

@@ -1,0 +1,134 @@
+"""The engine's plans and sessions of one net, made when first needed and kept."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from fnn_core import _engine
+from fnn_core._blas import THREADS as BLAS_THREADS
+from fnn_core.data import Data
+from fnn_core.losses import Loss, NamedLoss
+from fnn_core.plan import GRADIENT_ROWS, Pass, PassPlan, plan_inference, plan_training
+
+if TYPE_CHECKING:
+    from fnn_core.network import Network
+    from fnn_core.optimizers import Optimizer
+
+#: Samples that an inference plan is made for: enough that its blocks are whole.
+INFERENCE_ROWS = 256
+
+
+class Sessions:
+    """What the net has planned and allocated: at most one plan of each kind, the last one used."""
+
+    def __init__(self, net: Network) -> None:
+        self._net = net
+        self._writing = threading.Lock()
+        self._plans: dict[str, tuple[Any, _engine.CompiledPlan]] = {}
+        self._training: tuple[Any, _engine.Session] | None = None
+
+    def _pass(self, rows: int, labels: bool) -> Pass:
+        net = self._net
+        loss = net.loss_function
+        return Pass(
+            connections=net.connections,
+            dtype=net.dtype,
+            rows=rows,
+            threads=net.n_threads,
+            loss_index=loss.index if isinstance(loss, NamedLoss) else None,
+            labels=labels,
+        )
+
+    def _compiled(self, kind: str, key: Any, plan: Callable[[], PassPlan]) -> _engine.CompiledPlan:
+        """The plan of that kind; another key replaces it, and frees its workspaces."""
+        key = (key, self._net.n_threads)
+        kept = self._plans.get(kind)
+        if kept is None or kept[0] != key:
+            kept = self._plans[kind] = (key, _engine.CompiledPlan(plan()))
+        return kept[1]
+
+    def training_plan(self, rows: int, labels: bool, immediate: bool) -> PassPlan:
+        """The plan of a step, not allocated."""
+        gradient = "panels" if immediate else "whole"
+        return plan_training(self._pass(rows, labels), self._net.memory, gradient)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Only one call at a time may change the parameters."""
+        if not self._writing.acquire(blocking=False):
+            raise RuntimeError("the net is being trained by another thread; one may at a time")
+        try:
+            yield
+        finally:
+            self._writing.release()
+
+    def training(
+        self,
+        rows: int,
+        labels: bool,
+        immediate: bool,
+        optimizer: Optimizer,
+        progress: Callable[[int], None] | None = None,
+    ) -> _engine.Session:
+        """A session that makes steps of at most `rows` samples. Hold `writing` around its use."""
+        net = self._net
+        state = optimizer._bind(net.identity, net.dtype, net.n_parameters)
+        key = (labels, immediate, net.memory, net.n_threads, optimizer.clip_norm, id(state))
+        kept = self._training
+        if kept is not None and kept[0] == key and kept[1].rows >= rows:
+            kept[1].progress = progress
+            return kept[1]
+        self._training = None
+        loss = net.loss_function
+        session = _engine.Session(
+            _engine.CompiledPlan(self.training_plan(rows, labels, immediate)),
+            net.theta,
+            state,
+            immediate=immediate,
+            clip_norm=optimizer.clip_norm or 0.0,
+            mask_seed=net.mask_seed,
+            shuffle_seed=net.shuffle_seed,
+            user_loss=loss.evaluate if isinstance(loss, Loss) else None,
+            progress=progress,
+        )
+        self._training = (key, session)
+        return session
+
+    @contextmanager
+    def differentiation(self, data: Data) -> Iterator[_engine.Session]:
+        """A session that has the data loaded, in blocks that are accumulated over."""
+        net = self._net
+        rows = min(data.count, GRADIENT_ROWS)
+        compiled = self._compiled(
+            "gradient",
+            (rows, data.labels, net.memory),
+            lambda: plan_training(self._pass(rows, data.labels), net.memory, "elsewhere"),
+        )
+        loss = net.loss_function
+        session = _engine.Session(
+            compiled, net.theta, user_loss=loss.evaluate if isinstance(loss, Loss) else None
+        )
+        try:
+            session.load(_engine.Samples(compiled, data.inputs, data.targets, data.weights), rows)
+            with self.blas_held(compiled):
+                yield session
+        finally:
+            session.close()
+
+    def inference(self, labels: bool = False) -> _engine.CompiledPlan:
+        """The plan of forward passes."""
+        return self._compiled(
+            f"inference {labels}", None, lambda: plan_inference(self._pass(INFERENCE_ROWS, labels))
+        )
+
+    @contextmanager
+    def blas_held(self, compiled: _engine.CompiledPlan) -> Iterator[None]:
+        """BLAS on one thread, where the plan uses it."""
+        if compiled.uses_blas:
+            with BLAS_THREADS.held():
+                yield
+        else:
+            yield

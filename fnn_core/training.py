@@ -1,0 +1,181 @@
+"""`fit` and `step`: epochs of the engine's training loop, and what happens between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fnn_core import _engine, callbacks as hooks
+from fnn_core.callbacks import History
+from fnn_core.checks import as_choice, as_flag, as_positive_int
+from fnn_core.data import Data, as_batch_size, as_data, steps_of
+from fnn_core.errors import NonFiniteLossError
+from fnn_core.losses import Loss
+from fnn_core.metrics import Metric, as_metrics
+from fnn_core.optimizers import Optimizer
+from fnn_core.plan import UPDATES
+from fnn_core.progress import EpochBar
+
+if TYPE_CHECKING:
+    from fnn_core.network import Network
+
+
+def is_immediate(update: str, optimizer: Optimizer) -> bool:
+    """Whether each G_k is applied and forgotten (Remark 8 iii). A norm to clip needs all of G first."""
+    as_choice(update, "update", UPDATES)
+    if update == "immediate" and optimizer.clip_norm is not None:
+        raise ValueError(
+            "update = 'immediate': expected 'deferred' or 'auto' with clip_norm, which needs the whole "
+            "gradient before any weight changes"
+        )
+    return update == "immediate" or (update == "auto" and optimizer.clip_norm is None)
+
+
+def fit(
+    net: Network,
+    data: Data,
+    *,
+    epochs: int,
+    batch_size: int,
+    optimizer: Optimizer,
+    validation_data: Any,
+    shuffle: bool,
+    metrics: Any,
+    update: str,
+    callbacks: Iterable[Any],
+    progress: bool,
+) -> History:
+    """`Network.fit` on checked data."""
+    as_positive_int(epochs, "epochs")
+    rows = as_batch_size(as_positive_int(batch_size, "batch_size"), data.count)
+    immediate = is_immediate(update, optimizer)
+    chosen = as_metrics(metrics)
+    validation = _Validation(net, validation_data, chosen) if validation_data is not None else None
+    called = _as_callbacks(callbacks)
+    steps = steps_of(data.count, rows)
+    bar = EpochBar(epochs, steps, as_flag(progress, "progress"))
+    outputs = np.empty((data.count, *net.output_shape), net.dtype) if chosen else None
+    history = History()
+    with net.sessions.writing():
+        session = net.sessions.training(rows, data.labels, immediate, optimizer, bar.at_step)
+        session.load(
+            _engine.Samples(session.compiled, data.inputs, data.targets, data.weights),
+            rows,
+            shuffled=as_flag(shuffle, "shuffle"),
+            outputs=outputs,
+        )
+        hooks.call(called, "begin")
+        try:
+            for epoch in range(epochs):
+                numbers = _epoch(net, session, epoch, steps, optimizer, validation)
+                if outputs is not None:
+                    numbers |= {name: float(f(data.targets, outputs)) for name, f in chosen.items()}
+                if validation is not None:
+                    numbers |= validation.numbers()
+                history.append(numbers)
+                bar.end_epoch(numbers)
+                # All of them are called, also where the first has seen enough.
+                if any([callback(net, history) for callback in called]):
+                    break
+        finally:
+            bar.close()
+            session.unload()
+            hooks.call(called, "end", net)
+            if validation is not None:
+                validation.close()
+    return history
+
+
+def _as_callbacks(callbacks: Any) -> tuple[Callable[..., Any], ...]:
+    called = (callbacks,) if callable(callbacks) else tuple(callbacks)
+    for callback in called:
+        if not callable(callback):
+            raise TypeError(f"callbacks: expected functions of (net, history), got {callback!r}")
+    return called
+
+
+def _epoch(
+    net: Network,
+    session: _engine.Session,
+    epoch: int,
+    steps: int,
+    optimizer: Optimizer,
+    validation: _Validation | None,
+) -> dict[str, float]:
+    """One pass over the data, in one call of the engine."""
+    first = optimizer.steps
+    rates = np.array([optimizer.rate(step) for step in range(first, first + steps)]) if callable(
+        optimizer.lr
+    ) else np.full(steps, optimizer.lr)
+    start = time.perf_counter()
+    forward = validation.forward if validation is not None else None
+    with net.sessions.blas_held(session.compiled):
+        loss, validation_loss, done, failed = session.run(rates, net.epochs_begun, net.steps_begun, forward)
+    net.epochs_begun += 1
+    net.steps_begun += done
+    if failed is not None:
+        raise NonFiniteLossError(epoch, done, failed)
+    numbers = {"loss": loss}
+    if validation_loss is not None:
+        numbers["val_loss"] = validation_loss
+    return numbers | {"seconds": time.perf_counter() - start}
+
+
+class _Validation:
+    """The validation data of a `fit`: its loss comes out of the epoch's call, its metrics after it."""
+
+    def __init__(self, net: Network, validation_data: Any, metrics: dict[str, Metric]) -> None:
+        if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+            raise TypeError("validation_data: expected (X, y) or (X, y, sample_weight)")
+        self._net = net
+        self._metrics = metrics
+        self._data = as_data(net, *validation_data, names=("validation X", "validation y"))
+        user_loss = isinstance(net.loss_function, Loss)
+        self._outputs = (
+            np.empty((self._data.count, *net.output_shape), net.dtype) if metrics or user_loss else None
+        )
+        compiled = net.sessions.inference(self._data.labels)
+        samples = _engine.Samples(compiled, self._data.inputs, self._data.targets, self._data.weights)
+        self.forward = _engine.Forward(
+            compiled,
+            net.theta,
+            samples,
+            outputs=self._outputs,
+            losses=not user_loss,
+            weight=self._data.total_weight,
+        )
+
+    def numbers(self) -> dict[str, float]:
+        """What the last forward pass gave, beside the loss."""
+        numbers = {}
+        loss = self._net.loss_function
+        if self._outputs is not None:
+            if isinstance(loss, Loss):
+                numbers["val_loss"] = loss.mean(self._data.targets, self._outputs, self._data.weights)
+            for name, metric in self._metrics.items():
+                numbers[f"val_{name}"] = float(metric(self._data.targets, self._outputs))
+        return numbers
+
+    def close(self) -> None:
+        self.forward.close()
+
+
+def step(
+    net: Network, X: Any, y: Any, optimizer: Optimizer, sample_weight: Any, update: str
+) -> float:
+    """`Network.step` where something has yet to be checked, converted or planned."""
+    data = as_data(net, X, y, sample_weight)
+    with net.sessions.writing():
+        session = net.sessions.training(
+            data.count, data.labels, is_immediate(update, optimizer), optimizer
+        )
+        samples = _engine.Samples(session.compiled, data.inputs, data.targets, data.weights)
+        with net.sessions.blas_held(session.compiled):
+            loss, made = session.step(samples, optimizer.rate(optimizer.steps), net.steps_begun)
+    if not made:
+        raise NonFiniteLossError(0, 0, loss)
+    net.steps_begun += 1
+    return loss

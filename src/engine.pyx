@@ -1,0 +1,528 @@
+"""The boundary between Python and the engine: arrays in, one call without the GIL, results and errors out.
+
+Descriptions come checked from Python; arrays are checked here once more, so that no misuse of these private
+classes can corrupt memory.
+"""
+import os
+
+import numpy as np
+
+cimport numpy as cnp
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.pycapsule cimport PyCapsule_GetName, PyCapsule_GetPointer
+from cython.parallel cimport parallel, threadid
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from algorithm cimport Batch, loss_slope_place
+from inference cimport Inference, infer
+from kernels cimport (
+    HAS_OPENMP, Activation, Kernels, Layer, Loss, Optimizer, OptimizerKernel,
+    allocate, allocation_bytes, allocation_calls, choose_isa, compiled_isas, kernels_in_use, may_use_threads,
+    release, set_blas, shuffle, team_size, watch_forks,
+)
+from plan cimport Plan, fill_plan
+from training cimport (
+    FINISHED, INTERRUPTED, LOSS_NOT_FINITE, LOSS_RAISED, RUN_LENGTH, Training, differentiate, train,
+)
+
+cnp.import_array()
+watch_forks()
+
+
+
+cdef int _choose_isa() except -1:
+    """The instruction set that FNN_ISA names, or the best."""
+    cdef bytes name = os.environ.get("FNN_ISA", "").encode()
+    cdef const char *forced = name
+    if not choose_isa(forced if name else NULL):
+        raise ImportError(
+            f"FNN_ISA={name.decode()}: expected an instruction set that this build has compiled "
+            f"({compiled_isas().decode()}) and this processor supports")
+    return 0
+
+
+_choose_isa()
+
+# ---- What the kernels offer -----------------------------------------------------------------------------
+
+
+def activation_table():
+    """(name, reusable) of each activation."""
+    cdef const Activation *entry = kernels_in_use(8).activations
+    table = []
+    while entry.name != NULL:
+        table.append((entry.name.decode(), bool(entry.reusable)))
+        entry += 1
+    return table
+
+
+def loss_table():
+    """(name, has probabilities) of each loss."""
+    cdef const Loss *entry = kernels_in_use(8).losses
+    table = []
+    while entry.name != NULL:
+        table.append((entry.name.decode(), entry.probabilities != NULL))
+        entry += 1
+    return table
+
+
+def optimizer_names():
+    """The name of each optimizer."""
+    cdef const OptimizerKernel *entry = kernels_in_use(8).optimizers
+    names = []
+    while entry.name != NULL:
+        names.append(entry.name.decode())
+        entry += 1
+    return names
+
+
+def sizes(size_t real_bytes):
+    """What a plan needs to know of the kernels in use."""
+    cdef const Kernels *kernels = kernels_in_use(real_bytes)
+    return {"feature_panel": kernels.feature_panel, "product_panel_bytes": kernels.panel_bytes,
+            "run_length": int(RUN_LENGTH)}
+
+
+def use_blas(sgemm, dgemm, int integer_bytes):
+    """Take BLAS's products from two capsules, as scipy.linalg.cython_blas exports them."""
+    set_blas(PyCapsule_GetPointer(sgemm, PyCapsule_GetName(sgemm)),
+             PyCapsule_GetPointer(dgemm, PyCapsule_GetName(dgemm)), integer_bytes)
+
+
+def build_facts():
+    """The instruction sets and libraries of this build and process."""
+    return {"isa": kernels_in_use(4).isa.decode(), "compiled_isas": compiled_isas().decode().split(","),
+            "openmp": bool(HAS_OPENMP)}
+
+
+def allocations():
+    """(calls, bytes) of all workspaces allocated since the process started."""
+    return allocation_calls(), allocation_bytes()
+
+
+def threads_allowed():
+    """Whether this process may use a team: OpenMP was built in, and it is no forked child."""
+    return bool(may_use_threads())
+
+
+def vector_function(str name, cnp.ndarray x):
+    """A function of the kernels' vector math on a contiguous float32 or float64 array, for tests."""
+    y = np.empty_like(x)
+    _require(x, x.dtype, x.size, "x")
+    if not kernels_in_use(x.itemsize).vector_function(name.encode(), x.size, cnp.PyArray_DATA(x),
+                                                      cnp.PyArray_DATA(y)):
+        raise ValueError(f"name = {name!r} is not a vector function")
+    return y
+
+
+def all_finite(cnp.ndarray x):
+    """Whether every entry of a contiguous float32 or float64 array is finite; one pass."""
+    _require(x, x.dtype, x.size, "x")
+    cdef const Kernels *kernels = kernels_in_use(x.itemsize)
+    cdef long size = x.size
+    cdef void *data = cnp.PyArray_DATA(x)
+    cdef bint finite
+    with nogil:
+        finite = kernels.all_finite(size, data)
+    return finite
+
+
+cdef _require(cnp.ndarray array, dtype, Py_ssize_t size, str name, bint writeable=False):
+    """The engine's own last check: an array is just what its pointer will be taken for."""
+    if (array.dtype != dtype or array.size != size or not array.flags.c_contiguous or not array.flags.aligned
+            or (writeable and not array.flags.writeable)):
+        raise ValueError(
+            f"{name}: expected a contiguous{' writeable' if writeable else ''} array of {size} {dtype}, got "
+            f"shape {(<object> array).shape}, {array.dtype}")
+
+
+# ---- Memory ---------------------------------------------------------------------------------------------
+
+
+cdef class Memory:
+    """One aligned allocation."""
+    cdef char *data
+    cdef readonly size_t size
+
+    def __cinit__(self, size_t size):
+        self.size = size
+        self.data = <char *> allocate(size)
+        if self.data == NULL:
+            raise MemoryError(f"no memory for a workspace of {size:,} bytes")
+
+    def __dealloc__(self):
+        release(self.data)
+
+    def array(self, dtype):
+        """All of it as a 1-D array, which keeps the allocation alive."""
+        cdef cnp.npy_intp length = self.size // np.dtype(dtype).itemsize
+        cdef cnp.ndarray view = cnp.PyArray_SimpleNewFromData(1, &length, np.dtype(dtype).num, self.data)
+        cnp.set_array_base(view, self)
+        return view
+
+
+cdef class CompiledPlan:
+    """A plan (fnn_core/plan.py) as the loops read it, and the workspaces made for it."""
+    cdef Plan plan
+    cdef readonly object description
+    cdef list workspaces
+
+    def __cinit__(self, description):
+        self.description = description
+        self.workspaces = []
+        self.plan.layers = <Layer *> calloc(max(1, len(description.layers)), sizeof(Layer))
+        if self.plan.layers == NULL:
+            raise MemoryError("no memory for a plan")
+        fill_plan(&self.plan, kernels_in_use(description.dtype.itemsize), description)
+
+    def __dealloc__(self):
+        free(self.plan.layers)
+
+    @property
+    def uses_blas(self):
+        """Whether any layer's products are BLAS's."""
+        return any(layer.gemm == "blas" for layer in self.description.layers)
+
+    cdef Memory take_workspace(self):
+        """A workspace nobody else uses; the GIL makes taking and giving atomic."""
+        if self.workspaces:
+            return <Memory> self.workspaces.pop()
+        return Memory(self.description.workspace_bytes)
+
+    cdef void give_workspace(self, Memory workspace) noexcept:
+        self.workspaces.append(workspace)
+
+
+cdef class OptimizerState:
+    """An optimizer's settings, the number of its step, and its state, laid out as theta."""
+    cdef Optimizer optimizer
+    cdef const OptimizerKernel *kernel
+    cdef readonly list arrays
+
+    def __init__(self, str name, dtype, Py_ssize_t parameters, list arrays):
+        """`arrays`: one for each slot of state, None where the optimizer has no use for it."""
+        self.kernel = &kernels_in_use(dtype.itemsize).optimizers[<int> optimizer_names().index(name)]
+        self.arrays = arrays
+        for slot, array in enumerate(arrays):
+            if array is not None:
+                _require(array, dtype, parameters, "state", writeable=True)
+                self.optimizer.state[<int> slot] = cnp.PyArray_DATA(array)
+
+    def configure(self, *, double weight_decay=0, double momentum=0, double beta1=0, double beta2=0,
+                  double epsilon=0, double rate_decay=0, bint nesterov=False, bint centered=False):
+        """Settings that stay the same from step to step."""
+        self.optimizer.weight_decay = weight_decay
+        self.optimizer.momentum = momentum
+        self.optimizer.beta1 = beta1
+        self.optimizer.beta2 = beta2
+        self.optimizer.epsilon = epsilon
+        self.optimizer.rate_decay = rate_decay
+        self.optimizer.nesterov = nesterov
+        self.optimizer.centered = centered
+
+    @property
+    def step(self):
+        """Steps made so far."""
+        return self.optimizer.step
+
+    @step.setter
+    def step(self, int64_t step):
+        self.optimizer.step = step
+
+
+# ---- Calls ----------------------------------------------------------------------------------------------
+
+
+cdef class Samples:
+    """Inputs, targets and weights, checked against a plan and kept alive."""
+    cdef cnp.ndarray inputs, targets, weights
+    cdef readonly Py_ssize_t count
+
+    def __init__(self, CompiledPlan compiled, cnp.ndarray inputs, targets=None, weights=None):
+        cdef Plan *plan = &compiled.plan
+        dtype = compiled.description.dtype
+        self.count = inputs.shape[0]
+        self.inputs = inputs
+        _require(inputs, dtype, self.count * plan.inputs, "X")
+        if targets is not None:
+            if plan.labels:
+                _require(targets, np.dtype(np.int64), self.count, "y")
+                if self.count and not 0 <= targets.min() <= targets.max() < plan.outputs:
+                    raise ValueError(f"y: expected labels in 0..{plan.outputs - 1}")
+            else:
+                _require(targets, dtype, self.count * plan.outputs, "y")
+            self.targets = targets
+        if weights is not None:
+            _require(weights, dtype, self.count, "sample_weight")
+            self.weights = weights
+
+
+cdef class Session:
+    """One net, one plan and the samples of one call, ready to run: training, a gradient, or a forward pass."""
+    cdef Training training
+    cdef readonly CompiledPlan compiled
+    cdef readonly OptimizerState optimizer
+    cdef Memory workspace
+    cdef public object progress
+    cdef object user_loss, error
+    cdef cnp.ndarray theta, order, rates, outputs
+    cdef Samples samples
+
+    def __init__(self, CompiledPlan compiled, cnp.ndarray theta, OptimizerState optimizer=None, *,
+                 bint immediate=False, double clip_norm=0, uint64_t mask_seed=0, uint64_t shuffle_seed=0,
+                 user_loss=None, progress=None):
+        """`user_loss(y, t)` gives (values, slopes); `progress(steps)` is told of steps done, now and then."""
+        _require(theta, compiled.description.dtype, compiled.description.n_parameters, "theta")
+        self.compiled = compiled
+        self.theta = theta
+        self.optimizer = optimizer
+        self.workspace = compiled.take_workspace()
+        self.user_loss = user_loss
+        self.progress = progress
+        self.training.plan = &compiled.plan
+        self.training.theta = <char *> cnp.PyArray_DATA(theta)
+        self.training.workspace = self.workspace.data
+        self.training.immediate = immediate
+        self.training.clip_norm = clip_norm
+        self.training.mask_seed = mask_seed
+        self.training.shuffle_seed = shuffle_seed
+        self.training.user_loss = call_user_loss
+        self.training.wake = wake
+        self.training.owner = <void *> self
+        # A look at the clock at most every hundred microseconds of arithmetic.
+        self.training.wake_every = max(1, int(1e7 / (compiled.description.flops + 1)))
+        if optimizer is not None:
+            self.training.optimizer = &optimizer.optimizer
+            self.training.update = optimizer.kernel
+
+    @property
+    def rows(self):
+        """The most samples of a step."""
+        return self.compiled.description.rows
+
+    def unload(self):
+        """Let go of the samples."""
+        self.samples = self.outputs = self.order = self.progress = None
+
+    def close(self):
+        """Give the workspace back."""
+        if self.workspace is not None:
+            self.compiled.give_workspace(self.workspace)
+            self.workspace = None
+
+    cdef void take_samples(self, Samples samples, long batch_rows):
+        self.samples = samples
+        self.training.data.inputs = <char *> cnp.PyArray_DATA(samples.inputs)
+        self.training.data.targets = <char *> cnp.PyArray_DATA(samples.targets)
+        self.training.data.weights = NULL
+        if samples.weights is not None:
+            self.training.data.weights = <char *> cnp.PyArray_DATA(samples.weights)
+        self.training.data.order = NULL
+        self.training.data.samples = samples.count
+        self.training.batch_rows = batch_rows
+        self.training.steps = (samples.count + batch_rows - 1) // batch_rows
+        self.training.outputs = NULL
+
+    def load(self, Samples samples, long batch_rows, *, bint shuffled=False, outputs=None):
+        """The samples that `run` goes through, `batch_rows` a step; `outputs` receives F_n of each."""
+        if not 0 < batch_rows <= self.compiled.description.rows:
+            raise ValueError(f"batch_rows = {batch_rows} is not planned for")
+        self.take_samples(samples, batch_rows)
+        self.outputs = outputs
+        if outputs is not None:
+            _require(outputs, self.compiled.description.dtype, samples.count * self.compiled.plan.outputs,
+                     "outputs", writeable=True)
+            self.training.outputs = <char *> cnp.PyArray_DATA(outputs)
+        self.order = np.empty(samples.count, np.int64) if shuffled else None
+        if shuffled:
+            self.training.data.order = <const int64_t *> cnp.PyArray_DATA(self.order)
+
+    cdef void reset(self, uint64_t first_step) noexcept:
+        self.training.first_step = first_step
+        self.training.loss_sum = 0
+        self.training.weight_sum = 0
+        self.training.steps_done = 0
+        self.training.outcome = FINISHED
+        self.error = None
+
+    cdef int report(self) except -1:
+        """Raise what a user's function or a signal handler raised."""
+        if self.error is not None:
+            error, self.error = self.error, None
+            raise error
+        return 0
+
+    def run(self, cnp.ndarray rates, uint64_t epoch, uint64_t first_step, Forward validation=None):
+        """One pass over the samples, a step a batch, and the loss of `validation` after it; without the GIL.
+
+        Returns (mean loss, validation loss or None, steps done, the loss that was not finite or None).
+        """
+        cdef Training *training = &self.training
+        cdef int64_t *order = <int64_t *> training.data.order
+        cdef int threads = team_threads(training.plan.threads)
+        _require(rates, np.dtype(np.float64), training.steps, "rates")
+        training.rates = <const double *> cnp.PyArray_DATA(rates)
+        self.reset(first_step)
+        with nogil:
+            if order != NULL:
+                shuffle(training.shuffle_seed, epoch, training.data.samples, order)
+            if threads > 1:
+                with parallel(num_threads=threads):
+                    train(training, threadid(), team_size())
+            else:
+                train(training, 0, 1)
+            if validation is not None and training.outcome == FINISHED:
+                validation.run_without_gil()
+        self.report()
+        mean = training.loss_sum / training.weight_sum if training.weight_sum > 0 else float("nan")
+        failed = training.failed_loss if training.outcome == LOSS_NOT_FINITE else None
+        return mean, validation.mean_loss() if validation is not None else None, training.steps_done, failed
+
+    def step(self, Samples samples, double rate, uint64_t number):
+        """One step on one batch. Returns (loss, whether it was finite and the step was made)."""
+        cdef Training *training = &self.training
+        cdef int threads = team_threads(training.plan.threads)
+        self.take_samples(samples, samples.count)
+        training.rates = &rate
+        self.reset(number)
+        with nogil:
+            if threads > 1:
+                with parallel(num_threads=threads):
+                    train(training, threadid(), team_size())
+            else:
+                train(training, 0, 1)
+        self.report()
+        if training.outcome == LOSS_NOT_FINITE:
+            return training.failed_loss, False
+        return training.loss_sum / training.weight_sum, True
+
+    def differentiate(self, double scale, cnp.ndarray gradient):
+        """The loss of the loaded samples, Σ c_i ℓ_i with c_i = scale s_i; `gradient` becomes its gradient."""
+        cdef Training *training = &self.training
+        cdef int threads = team_threads(training.plan.threads)
+        cdef char *into = <char *> cnp.PyArray_DATA(gradient)
+        _require(gradient, self.compiled.description.dtype, self.compiled.description.n_parameters, "out",
+                 writeable=True)
+        training.scale = scale
+        self.reset(0)
+        with nogil:
+            if threads > 1:
+                with parallel(num_threads=threads):
+                    differentiate(training, into, threadid(), team_size())
+            else:
+                differentiate(training, into, 0, 1)
+        self.report()
+        return training.loss_sum
+
+
+cdef int team_threads(int planned) noexcept:
+    return planned if may_use_threads() else 1
+
+
+cdef int wake(Training *training, long step) noexcept with gil:
+    cdef Session session = <Session> training.owner
+    try:
+        PyErr_CheckSignals()
+        if session.progress is not None:
+            session.progress(step)
+    except BaseException as error:
+        session.error = error
+        return 0
+    return 1
+
+
+cdef int call_user_loss(Training *training, Batch *batch, double *loss) noexcept with gil:
+    """ℓ and L from the user's functions of (y, t), on copies that they may keep."""
+    cdef Session session = <Session> training.owner
+    cdef const Plan *plan = training.plan
+    cdef const Kernels *kernels = plan.kernels
+    cdef char *place = loss_slope_place(plan, batch, 0)
+    cdef cnp.ndarray values, slopes
+    try:
+        dtype = session.compiled.description.dtype
+        shape = (batch.rows, *session.compiled.description.output_shape)
+        y = copy_of(batch.targets, shape, dtype)
+        t = copy_of(place, shape, dtype)
+        values, slopes = session.user_loss(y, t)
+        _require(values, dtype, batch.rows, "value(y, t)")
+        _require(slopes, dtype, batch.rows * plan.outputs, "slope(y, t)")
+        loss[0] = kernels.weighted_sum(batch.rows, batch.weights, batch.scale, cnp.PyArray_DATA(values))
+        kernels.scale_rows(batch.rows, plan.outputs, batch.weights, batch.scale, cnp.PyArray_DATA(slopes))
+        kernels.gather_rows(batch.rows, plan.outputs, NULL, cnp.PyArray_DATA(slopes), place)
+    except BaseException as error:
+        session.error = error
+        return 0
+    return 1
+
+
+cdef copy_of(const char *data, shape, dtype):
+    cdef cnp.npy_intp length = np.prod(shape)
+    return cnp.PyArray_SimpleNewFromData(1, &length, dtype.num, <void *> data).copy().reshape(shape)
+
+
+cdef class Forward:
+    """A forward pass over samples: predictions, probabilities, or the loss."""
+    cdef Inference inference
+    cdef CompiledPlan compiled
+    cdef Memory workspace
+    cdef Samples samples
+    cdef cnp.ndarray theta, outputs, losses
+    cdef double weight
+    cdef int threads
+
+    def __init__(self, CompiledPlan compiled, cnp.ndarray theta, Samples samples, *, outputs=None,
+                 bint losses=False, double weight=1, bint probabilities=False):
+        """`weight`: Σ s_i, by which the sum of the losses is divided."""
+        cdef Plan *plan = &compiled.plan
+        cdef long blocks = (samples.count + plan.block_rows - 1) // plan.block_rows
+        _require(theta, compiled.description.dtype, compiled.description.n_parameters, "theta")
+        self.compiled = compiled
+        self.theta = theta
+        self.samples = samples
+        self.weight = weight
+        # Too little work for a team: one thread.
+        serial = samples.count * compiled.description.flops < compiled.description.serial_flops
+        self.threads = 1 if serial else max(1, min(team_threads(plan.threads), blocks))
+        self.inference.plan = plan
+        self.inference.theta = <char *> cnp.PyArray_DATA(theta)
+        self.inference.data.inputs = <char *> cnp.PyArray_DATA(samples.inputs)
+        self.inference.data.samples = samples.count
+        self.inference.probabilities = probabilities
+        if outputs is not None:
+            _require(outputs, compiled.description.dtype, samples.count * plan.outputs, "out", writeable=True)
+            self.outputs = outputs
+            self.inference.outputs = <char *> cnp.PyArray_DATA(outputs)
+        if losses:
+            self.losses = np.zeros(blocks)
+            self.inference.losses = <double *> cnp.PyArray_DATA(self.losses)
+            self.inference.data.targets = <char *> cnp.PyArray_DATA(samples.targets)
+            if samples.weights is not None:
+                self.inference.data.weights = <char *> cnp.PyArray_DATA(samples.weights)
+        self.workspace = compiled.take_workspace()
+        self.inference.workspace = self.workspace.data
+
+    cdef void run_without_gil(self) noexcept nogil:
+        cdef Inference *inference = &self.inference
+        cdef int threads = self.threads
+        if threads > 1:
+            with parallel(num_threads=threads):
+                infer(inference, threadid(), team_size())
+        else:
+            infer(inference, 0, 1)
+
+    def run(self):
+        """The pass; its results lie in `outputs`, and in `mean_loss()`."""
+        with nogil:
+            self.run_without_gil()
+
+    def mean_loss(self):
+        """Σ s_i ℓ_i / Σ s_i, the blocks in order."""
+        return sum(self.losses.tolist()) / self.weight if self.losses is not None else None
+
+    def close(self):
+        """Give the workspace back."""
+        if self.workspace is not None:
+            self.compiled.give_workspace(self.workspace)
+            self.workspace = None

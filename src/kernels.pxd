@@ -1,0 +1,114 @@
+"""The C side as Cython sees it; kernels/*.h explain each entry."""
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint64_t
+
+
+cdef extern from "kernels/engine.h" nogil:
+    enum Memory:
+        KEEP_PREACTIVATION
+        KEEP_OUTPUT_AND_SLOPE
+        KEEP_OUTPUT
+
+    ctypedef struct Draw:
+        uint64_t seed, step
+        int training
+
+    ctypedef struct Block:
+        long rows, first_row, first, count
+        const Draw *draw
+        void *scratch
+
+    ctypedef void Product()
+
+    ctypedef struct Layer:
+        const Map *map
+        const Activation *activation
+        Product *product
+        long inputs, outputs
+        long weight, weight_count, bias, bias_count
+        int trainable, memory, index
+        long panel, panels
+        size_t kept, signal
+        double rate
+
+    ctypedef struct Map:
+        const char *name
+        void (*apply)(const Layer *, const Block *, const void *, const void *, long, void *) noexcept nogil
+        void (*adjoint_input)(const Layer *, const Block *, const void *, const void *, long,
+                              const void *, void *) noexcept nogil
+        void (*adjoint_weight)(const Layer *, const Block *, const void *, long, const void *, int,
+                               void *) noexcept nogil
+        void (*gather)(const Layer *, const Block *, const void *, int, void *) noexcept nogil
+
+    ctypedef struct Activation:
+        const char *name
+        int reusable
+        void (*value)(long, long, const void *, long, void *, long) noexcept nogil
+        void (*value_and_slope)(long, long, const void *, long, void *, long, void *, long) noexcept nogil
+        void (*pull_back)(long, long, const void *, long, const void *, long, void *, long) noexcept nogil
+
+    ctypedef struct Loss:
+        const char *name
+        double (*evaluate)(long, long, int, const void *, const void *, double, const void *,
+                           void *) noexcept nogil
+        void (*probabilities)(long, long, void *) noexcept nogil
+
+    ctypedef struct Optimizer:
+        double rate, weight_decay, momentum, beta1, beta2, epsilon, rate_decay
+        int nesterov, centered
+        int64_t step
+        void *state[3]
+
+    ctypedef struct OptimizerKernel:
+        const char *name
+        void (*begin)(Optimizer *) noexcept nogil
+        void (*update)(const Optimizer *, long, long, void *, const void *) noexcept nogil
+
+    ctypedef struct Kernels:
+        const char *isa
+        size_t real_bytes
+        long feature_panel
+        size_t panel_bytes
+        Product *native
+        Product *blas
+        const Map *const *maps
+        const Activation *activations
+        const Loss *losses
+        const OptimizerKernel *optimizers
+        int (*gather_rows)(long, long, const int64_t *, const void *, void *) noexcept nogil
+        int (*all_finite)(long, const void *) noexcept nogil
+        void (*multiply)(long, long, const void *, long, void *, long) noexcept nogil
+        double (*sum)(long, const void *) noexcept nogil
+        double (*sum_of_squares)(long, const void *) noexcept nogil
+        void (*scale)(long, double, void *) noexcept nogil
+        double (*weighted_sum)(long, const void *, double, const void *) noexcept nogil
+        void (*scale_rows)(long, long, const void *, double, void *) noexcept nogil
+        int (*vector_function)(const char *, long, const void *, void *) noexcept nogil
+
+    const Kernels *kernels_in_use(size_t real_bytes)
+    int choose_isa(const char *name)
+    const char *compiled_isas()
+
+
+cdef extern from "kernels/blas.h" nogil:
+    void set_blas(void *sgemm, void *dgemm, int integer_bytes)
+
+
+cdef extern from "kernels/philox.h" nogil:
+    void shuffle(uint64_t seed, uint64_t epoch, long count, int64_t *order)
+
+
+cdef extern from "kernels/memory.h" nogil:
+    void *allocate(size_t size)
+    void release(void *memory)
+    int64_t allocation_calls()
+    int64_t allocation_bytes()
+
+
+cdef extern from "kernels/team.h" nogil:
+    int HAS_OPENMP
+    void meet(int threads)
+    void watch_forks()
+    int may_use_threads()
+    int team_size()
+    double seconds_now()

@@ -1,0 +1,152 @@
+/* What the plan, the loops of Algorithm 2 (in Cython) and the kernels (in C) share.
+ *
+ * Every sample-wise array is row-major with samples as rows. Letters in comments: N rows, I = d_{k-1}
+ * inputs and O = d_k outputs of a layer. A weight is stored as (I, O), the transpose of the paper's W_k,
+ * with its bias after it: so the forward product and C†† read and write it along contiguous outputs, and
+ * the part of theta that belongs to a panel of input features is one contiguous run.
+ *
+ * `void *` arrays hold the variant's `real`; each variant (ISA x precision) fills one `Kernels`.
+ */
+#ifndef FNN_ENGINE_H
+#define FNN_ENGINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct Kernels Kernels;
+typedef struct Layer Layer;
+
+/* Remark 8 (i): what the forward pass keeps of a layer. */
+enum Memory { KEEP_PREACTIVATION, KEEP_OUTPUT_AND_SLOPE, KEEP_OUTPUT };
+
+/* The three products of a dense layer. */
+enum Form { A_B, A_TRANSPOSED_B, TRANSPOSED_A_B };
+
+/* c (m, n) <- addend + op(a) op(b), reduced over k.
+ * `addend` is NULL, c itself, or one row (addend_row = 0) such as a bias. `panel`: scratch. */
+typedef void Product(enum Form form, long m, long n, long k, const void *a, long a_row, const void *b,
+                     long b_row, const void *addend, long addend_row, void *c, long c_row, void *panel);
+
+/* Where dropout masks come from: one seed, one number a step. */
+typedef struct {
+    uint64_t seed, step;
+    int training;
+} Draw;
+
+/* The samples and the input features that one call of a map works on. */
+typedef struct {
+    long rows;        /* samples */
+    long first_row;   /* the first one's place in the batch */
+    long first;       /* the first input feature of the panel */
+    long count;       /* input features of the panel */
+    const Draw *draw;
+    void *scratch;    /* panel of the product; belongs to the calling thread */
+} Block;
+
+/* A layer's map C (Section 4) and its two adjoints, on blocks of samples. */
+typedef struct {
+    const char *name;
+    /* a (rows, O) <- C(x, W) + iota(b);  x (rows, I), rows x_row apart */
+    void (*apply)(const Layer *layer, const Block *block, const void *theta, const void *x, long x_row,
+                  void *a);
+    /* u (rows, count) <- the panel's features of C†(delta, W);  x as in adjoint_weight: the selection or
+     * mask of a map without weight is the one that x fixed */
+    void (*adjoint_input)(const Layer *layer, const Block *block, const void *theta, const void *x,
+                          long x_row, const void *delta, void *u);
+    /* G (count, O) <- [G +] the panel's rows of C††(x, delta);  x (rows, count), rows x_row apart */
+    void (*adjoint_weight)(const Layer *layer, const Block *block, const void *x, long x_row,
+                           const void *delta, int accumulate, void *gradient);
+    /* g <- [g +] iota*(delta) */
+    void (*gather)(const Layer *layer, const Block *block, const void *delta, int accumulate,
+                   void *gradient);
+} Map;
+
+/* sigma_k on (rows, columns) blocks. `reusable`: sigma' follows from sigma (Remark 8 (i)), and is then
+ * computed from it in every memory mode. All arguments may alias. */
+typedef struct {
+    const char *name;
+    int reusable;
+    /* F <- sigma(a) */
+    void (*value)(long rows, long columns, const void *a, long a_row, void *output, long output_row);
+    /* F <- sigma(a), D <- sigma'(a) */
+    void (*value_and_slope)(long rows, long columns, const void *a, long a_row, void *output,
+                            long output_row, void *slope, long slope_row);
+    /* T <- u . sigma', from kept = F where reusable, else from kept = a */
+    void (*pull_back)(long rows, long columns, const void *kept, long kept_row, const void *u, long u_row,
+                      void *delta, long delta_row);
+} Activation;
+
+/* l(y, t) and L = dl/dt. Returns the sum of c_i l_i and writes c_i L (rows, O) to slope, which may be t;
+ * c_i = scale * weights[i], or scale where weights is NULL. y: labels (int64) or targets (rows, O). */
+typedef struct {
+    const char *name;
+    double (*evaluate)(long rows, long outputs, int labels, const void *y, const void *weights, double scale,
+                       const void *t, void *slope);
+    /* p <- probabilities of the logits t, in place; NULL where the loss has none */
+    void (*probabilities)(long rows, long outputs, void *t);
+} Loss;
+
+/* The settings and the state of an optimizer; each reads the fields it has. */
+typedef struct {
+    double rate, weight_decay, momentum, beta1, beta2, epsilon, rate_decay;
+    int nesterov, centered;
+    int64_t step;                 /* steps begun, this one included */
+    double step_size, correction; /* of this step, set by `begin` */
+    void *state[3];               /* each laid out as theta */
+} Optimizer;
+
+typedef struct {
+    const char *name;
+    void (*begin)(Optimizer *optimizer);
+    /* theta and state at [offset, offset + count) <- one step along gradient (count) */
+    void (*update)(const Optimizer *optimizer, long offset, long count, void *theta, const void *gradient);
+} OptimizerKernel;
+
+struct Layer {
+    const Map *map;
+    const Activation *activation;
+    Product *product;
+    long inputs, outputs;
+    long weight, weight_count; /* the first entry in theta, and their number */
+    long bias, bias_count;
+    int trainable;
+    int memory;                /* enum Memory */
+    int index;
+    long panel, panels;        /* input features of a backward task, and the number of tasks */
+    size_t kept;               /* byte offset in the workspace of a_k or F_k, (N, O) */
+    size_t signal;             /* of delta_k, which replaces D_k, F_k or a_k, by memory mode */
+    double rate;               /* of dropout */
+};
+
+struct Kernels {
+    const char *isa;
+    size_t real_bytes;
+    long feature_panel;        /* input features that fill the native product's tiles */
+    size_t panel_bytes;        /* scratch that a product asks for */
+    Product *native, *blas;
+    const Map *const *maps; /* ends with NULL */
+    const Activation *activations;
+    const Loss *losses;
+    const OptimizerKernel *optimizers;
+    /* to[i] <- from[order[i]], rows of `columns` reals; returns whether all are finite */
+    int (*gather_rows)(long rows, long columns, const int64_t *order, const void *from, void *to);
+    int (*all_finite)(long count, const void *x);
+    void (*multiply)(long rows, long columns, const void *u, long u_row, void *delta, long delta_row);
+    double (*sum)(long count, const void *x);
+    double (*sum_of_squares)(long count, const void *x);
+    void (*scale)(long count, double factor, void *x);
+    /* for a loss of the user's: the sum of c_i x_i, and x (rows, columns) <- c_i x_i; c_i as in Loss */
+    double (*weighted_sum)(long rows, const void *weights, double factor, const void *x);
+    void (*scale_rows)(long rows, long columns, const void *weights, double factor, void *x);
+    /* y <- f(x) for the vector functions of vecmath.inc, by name; 0 where there is none of that name */
+    int (*vector_function)(const char *name, long count, const void *x, void *y);
+};
+
+/* The kernels of the instruction set in use (kernels.c); real_bytes is 4 or 8. */
+const Kernels *kernels_in_use(size_t real_bytes);
+/* Picks the instruction set: `name` or, where NULL, the best; returns 0 where it cannot be had here. */
+int choose_isa(const char *name);
+/* A comma-separated list of the compiled instruction sets. */
+const char *compiled_isas(void);
+
+#endif

@@ -1,0 +1,95 @@
+"""A plan as the loops read it: the layers, and where everything lies in the workspace.
+
+fnn_core/plan.py decides all of it; here it is only copied into C.
+"""
+from libc.stddef cimport size_t
+from libc.string cimport strcmp
+
+from kernels cimport KEEP_OUTPUT, KEEP_OUTPUT_AND_SLOPE, KEEP_PREACTIVATION, Kernels, Layer, Loss, Map
+
+
+cdef struct Plan:
+    const Kernels *kernels
+    const Loss *loss          # NULL: a loss of the user's
+    Layer *layers
+    long depth                # n
+    long lowest               # the index of the lowest layer that is trained
+    long inputs, outputs      # d_0, d_n
+    long block_rows           # samples that go forward together
+    long backward_rows        # samples that go backward together
+    int labels                # targets are class labels
+    int threads
+    # Byte offsets in the workspace, and the bytes that each thread or task has of a buffer.
+    size_t batch_input, batch_targets, batch_weights
+    size_t prediction         # F_n, then L, where σ_n is not the identity
+    size_t block_losses, norms
+    size_t gradient           # G of all layers, for an update after the backward pass
+    size_t product_panels, product_panel
+    size_t output_blocks, output_block
+    size_t input_panels, delta_panels, gradient_panels
+    size_t bytes
+
+
+cdef inline const Map *map_named(const Kernels *kernels, bytes name):
+    """The kernels' map of that name."""
+    cdef const Map *const *entry = kernels.maps
+    while entry[0] != NULL:
+        if strcmp(entry[0].name, name) == 0:
+            return entry[0]
+        entry += 1
+    raise ValueError(f"no map is named {name.decode()!r}")
+
+
+cdef inline int fill_layer(Layer *layer, const Kernels *kernels, int index, description) except -1:
+    layer.map = map_named(kernels, description.kind.encode())
+    layer.activation = &kernels.activations[description.activation_index]
+    layer.product = kernels.blas if description.gemm == "blas" else kernels.native
+    layer.index = index
+    layer.inputs = description.inputs
+    layer.outputs = description.outputs
+    layer.weight = description.offset
+    layer.weight_count = description.weight_count
+    layer.bias = description.offset + description.weight_count
+    layer.bias_count = description.bias_count
+    layer.trainable = description.trainable
+    layer.memory = {"recompute": KEEP_PREACTIVATION, "store": KEEP_OUTPUT_AND_SLOPE,
+                    "reuse": KEEP_OUTPUT}[description.memory]
+    layer.panel = description.panel
+    layer.panels = description.panels
+    layer.kept = description.kept
+    layer.signal = description.signal
+    layer.rate = description.rate
+    return 0
+
+
+cdef inline int fill_plan(Plan *plan, const Kernels *kernels, description) except -1:
+    """`plan.layers` has room for the description's layers."""
+    offsets = description.offsets
+    plan.kernels = kernels
+    plan.loss = NULL if description.loss_index is None else &kernels.losses[<int> description.loss_index]
+    plan.depth = len(description.layers)
+    plan.lowest = description.lowest
+    plan.inputs = description.inputs
+    plan.outputs = description.outputs
+    plan.block_rows = description.block_rows
+    plan.backward_rows = description.backward_rows
+    plan.labels = description.labels
+    plan.threads = description.threads
+    plan.batch_input = offsets.get("batch_input", 0)
+    plan.batch_targets = offsets.get("batch_targets", 0)
+    plan.batch_weights = offsets.get("batch_weights", 0)
+    plan.prediction = offsets.get("prediction", 0)
+    plan.block_losses = offsets.get("block_losses", 0)
+    plan.norms = offsets.get("norms", 0)
+    plan.gradient = offsets.get("gradient", 0)
+    plan.product_panels = offsets.get("product_panels", 0)
+    plan.product_panel = description.product_panel_bytes
+    plan.output_blocks = offsets.get("output_blocks", 0)
+    plan.output_block = description.output_block_bytes
+    plan.input_panels = offsets.get("input_panels", 0)
+    plan.delta_panels = offsets.get("delta_panels", 0)
+    plan.gradient_panels = offsets.get("gradient_panels", 0)
+    plan.bytes = description.bytes_of_one_workspace
+    for index, layer in enumerate(description.layers):
+        fill_layer(&plan.layers[<int> index], kernels, index, layer)
+    return 0

@@ -1,0 +1,304 @@
+"""The training loop: gather a batch, run Algorithm 2 over it, update. No allocation, no lock and no Python in a
+step; every thread of the team runs the same loop and takes its share of each part.
+"""
+from libc.math cimport isfinite, sqrt
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
+
+from algorithm cimport Batch, Sink, backward, begin_backward, forward, loss_slope_place
+from kernels cimport Layer, Optimizer, OptimizerKernel, meet, seconds_now
+from plan cimport Plan
+
+cdef enum Outcome:
+    FINISHED
+    LOSS_NOT_FINITE
+    LOSS_RAISED               # a user's own loss
+    INTERRUPTED
+
+# Parameters that are updated, or whose squares are summed, together. Part of the numerical contract: norms
+# are sums over these runs.
+cdef enum:
+    RUN_LENGTH = 8192
+    # Between two looks at signals and at the progress bar.
+    WAKE_MILLISECONDS = 50
+
+
+cdef struct Data:
+    const char *inputs        # (samples, d_0)
+    const char *targets       # labels (samples,) or (samples, d_n)
+    const char *weights       # s_i (samples,); NULL: all one
+    const int64_t *order      # which sample comes when; NULL: as they lie
+    long samples
+
+
+cdef struct Training:
+    const Plan *plan
+    Data data
+    long batch_rows
+    long steps
+    const double *rates       # the learning rate of each step
+    bint immediate            # update each panel when its G_k is known (Remark 8 iii)
+    double clip_norm          # 0: none
+    double scale              # `differentiate`: 1 / Σ s_i over all the data
+    Optimizer *optimizer
+    const OptimizerKernel *update
+    uint64_t mask_seed, first_step
+    uint64_t shuffle_seed
+    char *theta
+    char *workspace
+    char *outputs             # (samples, d_n): F_n as each sample's step saw it; NULL: not wanted
+    # A user's own loss: sets *loss and puts c_i L in the place of F_n; returns whether it went well.
+    int (*user_loss)(Training *, Batch *, double *) noexcept nogil
+    # Looks at signals and reports progress; returns whether to go on.
+    int (*wake)(Training *, long) noexcept nogil
+    long wake_every           # steps between two looks at the clock
+    void *owner
+    # What the loop reports.
+    double loss_sum, weight_sum
+    double failed_loss
+    long steps_done
+    Outcome outcome
+
+
+cdef inline double weight_of_batch(const Plan *plan, const Data *data, long first, long rows) noexcept nogil:
+    """Σ s_i over a batch, in the order of its samples."""
+    cdef double total = 0
+    cdef long i, sample
+    if data.weights == NULL:
+        return rows
+    for i in range(first, first + rows):
+        sample = data.order[i] if data.order != NULL else i
+        if plan.kernels.real_bytes == 8:
+            total += (<const double *> data.weights)[sample]
+        else:
+            total += (<const float *> data.weights)[sample]
+    return total
+
+
+cdef inline Batch describe_batch(const Training *training, long step) noexcept nogil:
+    """The batch of a step: where its samples lie, or where they will have been gathered."""
+    cdef const Plan *plan = training.plan
+    cdef const Data *data = &training.data
+    cdef long first = step * training.batch_rows
+    cdef size_t target_bytes = sizeof(int64_t) if plan.labels else plan.outputs * plan.kernels.real_bytes
+    cdef Batch batch
+    batch.rows = min(training.batch_rows, data.samples - first)
+    batch.theta = training.theta
+    batch.workspace = training.workspace
+    batch.output = NULL
+    batch.scale = 1 / weight_of_batch(plan, data, first, batch.rows)
+    batch.draw.seed = training.mask_seed
+    batch.draw.step = training.first_step + step
+    batch.draw.training = 1
+    batch.weights = NULL
+    if data.order != NULL:
+        batch.input = training.workspace + plan.batch_input
+        batch.targets = training.workspace + plan.batch_targets
+        if data.weights != NULL:
+            batch.weights = training.workspace + plan.batch_weights
+    else:
+        batch.input = data.inputs + first * plan.inputs * plan.kernels.real_bytes
+        batch.targets = data.targets + first * target_bytes
+        if data.weights != NULL:
+            batch.weights = data.weights + first * plan.kernels.real_bytes
+    return batch
+
+
+cdef inline void gather(const Training *training, const Batch *batch, long first, long first_row,
+                        long rows) noexcept nogil:
+    """The samples order[first + first_row ..], side by side in the workspace."""
+    cdef const Plan *plan = training.plan
+    cdef const Data *data = &training.data
+    cdef const int64_t *order = data.order + first + first_row
+    cdef size_t real_bytes = plan.kernels.real_bytes
+    cdef int64_t *labels
+    cdef long i
+    plan.kernels.gather_rows(rows, plan.inputs, order, data.inputs,
+                             <char *> batch.input + first_row * plan.inputs * real_bytes)
+    if plan.labels:
+        labels = <int64_t *> batch.targets + first_row
+        for i in range(rows):
+            labels[i] = (<const int64_t *> data.targets)[order[i]]
+    else:
+        plan.kernels.gather_rows(rows, plan.outputs, order, data.targets,
+                                 <char *> batch.targets + first_row * plan.outputs * real_bytes)
+    if data.weights != NULL:
+        plan.kernels.gather_rows(rows, 1, order, data.weights, <char *> batch.weights + first_row * real_bytes)
+
+
+cdef inline void record_outputs(const Training *training, long first, long rows,
+                                const char *output) noexcept nogil:
+    """F_n of a block, to the places that its samples have in the data."""
+    cdef size_t row_bytes = training.plan.outputs * training.plan.kernels.real_bytes
+    cdef long i, sample
+    for i in range(rows):
+        sample = training.data.order[first + i] if training.data.order != NULL else first + i
+        memcpy(training.outputs + sample * row_bytes, output + i * row_bytes, row_bytes)
+
+
+cdef inline double block_loss(const Plan *plan, const Batch *batch, long first_row, long rows,
+                              const char *output, char *slope) noexcept nogil:
+    """Σ c_i ℓ(y_i, F_n) over a block, and c_i L."""
+    cdef size_t real_bytes = plan.kernels.real_bytes
+    cdef size_t target_bytes = sizeof(int64_t) if plan.labels else plan.outputs * real_bytes
+    return plan.loss.evaluate(
+        rows, plan.outputs, plan.labels, batch.targets + first_row * target_bytes,
+        batch.weights + first_row * real_bytes if batch.weights != NULL else NULL, batch.scale, output, slope)
+
+
+cdef inline double forward_and_loss(Training *training, Batch *batch, long first, int thread,
+                                    int threads) noexcept nogil:
+    """The forward half of a step, and T of the last layer. Returns the loss of the batch, on every thread."""
+    cdef const Plan *plan = training.plan
+    cdef double *losses = <double *> (training.workspace + plan.block_losses)
+    cdef long blocks = (batch.rows + plan.block_rows - 1) // plan.block_rows
+    cdef long block, first_row, rows
+    cdef char *output
+    cdef char *slope
+    cdef double loss = 0
+    block = thread
+    while block < blocks:
+        first_row = block * plan.block_rows
+        rows = min(plan.block_rows, batch.rows - first_row)
+        if training.data.order != NULL:
+            gather(training, batch, first, first_row, rows)
+        output = forward(plan, batch, first_row, rows, thread)
+        slope = loss_slope_place(plan, batch, first_row)
+        if training.outputs != NULL:
+            record_outputs(training, first + first_row, rows, output)
+        if plan.loss != NULL:
+            losses[block] = block_loss(plan, batch, first_row, rows, output, slope)
+            begin_backward(plan, batch, first_row, rows, thread)
+        elif output != slope:
+            memcpy(slope, output, rows * plan.outputs * plan.kernels.real_bytes)
+        block += threads
+    if plan.loss == NULL:
+        meet(threads)
+        if thread == 0:
+            if training.user_loss(training, batch, losses):
+                begin_backward(plan, batch, 0, batch.rows, thread)
+            else:
+                training.outcome = LOSS_RAISED
+        blocks = 1
+    meet(threads)
+    for block in range(blocks):
+        loss += losses[block]
+    return loss
+
+
+cdef inline double norm_of_gradient(const Training *training, const char *gradient, int thread,
+                                    int threads) noexcept nogil:
+    """‖G‖ over all trained layers, in one order of summation."""
+    cdef const Plan *plan = training.plan
+    cdef double *squares = <double *> (training.workspace + plan.norms)
+    cdef const Layer *layer
+    cdef long k, first, length, run = 0
+    cdef double total = 0
+    for k in range(plan.depth):
+        layer = &plan.layers[k]
+        length = layer.weight_count + layer.bias_count if layer.trainable else 0
+        first = 0
+        while first < length:
+            if run % threads == thread:
+                squares[run] = plan.kernels.sum_of_squares(
+                    min(<long> RUN_LENGTH, length - first),
+                    gradient + (layer.weight + first) * plan.kernels.real_bytes)
+            run += 1
+            first += RUN_LENGTH
+    meet(threads)
+    for first in range(run):
+        total += squares[first]
+    return sqrt(total)
+
+
+cdef inline void update_all(const Training *training, char *gradient, int thread, int threads) noexcept nogil:
+    """θ ← θ − η G, once the whole of G is known; with `clip_norm`, of G scaled down to that norm."""
+    cdef const Plan *plan = training.plan
+    cdef const Layer *layer
+    cdef long k, first, length, count, offset, run = 0
+    cdef double factor = 1
+    if training.clip_norm > 0:
+        # 1e-6 as in torch.nn.utils.clip_grad_norm_
+        factor = min(1.0, training.clip_norm / (norm_of_gradient(training, gradient, thread, threads) + 1e-6))
+    for k in range(plan.depth):
+        layer = &plan.layers[k]
+        length = layer.weight_count + layer.bias_count if layer.trainable else 0
+        first = 0
+        while first < length:
+            if run % threads == thread:
+                count = min(<long> RUN_LENGTH, length - first)
+                offset = layer.weight + first
+                if factor < 1:
+                    plan.kernels.scale(count, factor, gradient + offset * plan.kernels.real_bytes)
+                training.update.update(training.optimizer, offset, count, training.theta,
+                                       gradient + offset * plan.kernels.real_bytes)
+            run += 1
+            first += RUN_LENGTH
+    meet(threads)
+
+
+cdef inline void train(Training *training, int thread, int threads) noexcept nogil:
+    """Steps over the data, batch by batch. Every thread of the team calls this."""
+    cdef const Plan *plan = training.plan
+    cdef Optimizer *optimizer = training.optimizer
+    cdef Batch batch
+    cdef Sink sink
+    cdef Outcome outcome
+    cdef double loss, last_wake = seconds_now()
+    cdef long step
+    sink.gradient = NULL if training.immediate else training.workspace + plan.gradient
+    sink.accumulate = 0
+    sink.theta = training.theta
+    sink.optimizer = optimizer
+    sink.update = training.update
+    for step in range(training.steps):
+        batch = describe_batch(training, step)
+        if thread == 0:
+            # Before the team meets, so that all see it after; taken back where the step is not made.
+            optimizer.rate = training.rates[step]
+            optimizer.step += 1
+            training.update.begin(optimizer)
+            if step % training.wake_every == 0 and 1e3 * (seconds_now() - last_wake) > WAKE_MILLISECONDS:
+                last_wake = seconds_now()
+                if not training.wake(training, step):
+                    training.outcome = INTERRUPTED
+        loss = forward_and_loss(training, &batch, step * training.batch_rows, thread, threads)
+        # Thread 0 writes the outcome before the team meets in the forward half, and next after it met in the
+        # backward half: between the two, all threads read the same.
+        outcome = training.outcome
+        if outcome == LOSS_RAISED or not isfinite(loss):
+            if thread == 0:
+                optimizer.step -= 1
+                training.failed_loss = loss
+                training.outcome = LOSS_RAISED if outcome == LOSS_RAISED else LOSS_NOT_FINITE
+            return
+        backward(plan, &batch, &sink, thread, threads)
+        if not training.immediate:
+            update_all(training, sink.gradient, thread, threads)
+        if thread == 0:
+            training.loss_sum += loss / batch.scale
+            training.weight_sum += 1 / batch.scale
+            training.steps_done += 1
+        if outcome == INTERRUPTED:
+            return
+
+
+cdef inline void differentiate(Training *training, char *gradient, int thread, int threads) noexcept nogil:
+    """The gradient of the mean loss over all the data: block by block, so that memory does not grow with it."""
+    cdef Batch batch
+    cdef Sink sink
+    cdef double loss
+    cdef long step
+    sink.gradient = gradient
+    for step in range(training.steps):
+        batch = describe_batch(training, step)
+        batch.scale = training.scale
+        batch.draw.training = 0
+        sink.accumulate = step > 0
+        loss = forward_and_loss(training, &batch, step * training.batch_rows, thread, threads)
+        if training.outcome == LOSS_RAISED:
+            return
+        backward(training.plan, &batch, &sink, thread, threads)
+        if thread == 0:
+            training.loss_sum += loss

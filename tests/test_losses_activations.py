@@ -1,0 +1,238 @@
+"""σ, σ', ℓ and L number by number, to the ends of their range, through a net with W = I."""
+
+import numpy as np
+import pytest
+
+import fnn_core as fnn
+import nets
+import reference
+
+FAR = {"float32": 3e30, "float64": 3e200}
+
+
+def identity_net(width, activation="identity", loss="squared_error", dtype="float64", **options):
+    net = fnn.Network(
+        [fnn.Dense(width, activation)], input_shape=width, loss=loss, dtype=dtype, **options
+    )
+    net.weights[0][...] = np.eye(width)
+    net.biases[0][...] = 0
+    return net
+
+
+def points(dtype):
+    """Dense near zero, far out both ways, every kink from both sides, odd in number."""
+    far = np.logspace(-30, np.log10(FAR[dtype]), 90)
+    edges = [0.0, 1.0, np.nextafter(1, 0, dtype=dtype), np.nextafter(1, 2, dtype=dtype)]
+    positive = np.concatenate([np.linspace(0.01, 12, 150), np.linspace(13, 120, 90), far, edges])
+    return np.concatenate([positive, -positive, [-0.0]]).astype(dtype)
+
+
+def values_and_slopes(name, a, dtype, mode="auto"):
+    """σ from predict; σ' from the bias gradient, with ℓ = |y − t| and y far below: L = 1."""
+    net = identity_net(len(a), name, "absolute_error", dtype, memory=mode)
+    X, y = a[None], np.full((1, len(a)), -1e2 * FAR[dtype], dtype)
+    return net.predict(X)[0], net.gradients(X, y)[1].biases[0]
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("name", nets.ACTIVATIONS)
+def test_activation_values(name, dtype):
+    """Relative to the value itself, also where it underflows; gelu's far tail is a difference."""
+    a, eps = points(dtype), np.finfo(dtype).eps
+    got, _ = values_and_slopes(name, a, dtype)
+    with np.errstate(under="ignore"):
+        want = reference.ACTIVATIONS[name][0](a.astype(float))
+    room = np.finfo(dtype).tiny + (8 * eps if name == "gelu" else 0)
+    error = np.abs(got - want)
+    worst = np.argmax(error - 16 * eps * np.abs(want))
+    assert np.all(error <= 16 * eps * np.abs(want) + room), (a[worst], got[worst], want[worst])
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("mode", ["recompute", "store", "auto"])
+@pytest.mark.parametrize("name", nets.ACTIVATIONS)
+def test_activation_slopes(name, mode, dtype):
+    """To a few ε of the largest slope: where σ' follows from σ it is a difference."""
+    a, eps = points(dtype), np.finfo(dtype).eps
+    _, got = values_and_slopes(name, a, dtype, mode)
+    value, slope = reference.ACTIVATIONS[name]
+    with np.errstate(under="ignore", over="ignore", invalid="ignore"):
+        exact = a.astype(float)
+        want = slope(exact, value(exact))
+    error = np.abs(got - want)
+    worst = np.argmax(error)
+    assert np.all(error <= 32 * eps * (1 + np.abs(want))), (a[worst], got[worst], want[worst])
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("name", nets.ACTIVATIONS)
+def test_nan_in_nan_out(name, dtype):
+    net = identity_net(9, name, dtype=dtype)
+    net.biases[0][[0, 4, 8]] = np.nan
+    got = net.predict(np.ones((5, 9), dtype))
+    is_nan = np.isnan(got)
+    assert is_nan[:, [0, 4, 8]].all() and is_nan.sum() == 15
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+def test_slopes_at_kinks(dtype):
+    zeros, edges = np.zeros(3, dtype), np.array([-1, 0, 1], dtype)
+    for mode in ("recompute", "store", "reuse"):
+        assert not values_and_slopes("relu", zeros, dtype, mode)[1].any()
+        assert np.all(
+            values_and_slopes("leaky_relu", zeros, dtype, mode)[1] == dtype_of(0.01, dtype)
+        )
+        assert np.all(values_and_slopes("elu", zeros, dtype, mode)[1] == 1)
+        assert list(values_and_slopes("hard_tanh", edges, dtype, mode)[1]) == [0, 1, 0]
+
+
+def dtype_of(number, dtype):
+    return np.dtype(dtype).type(number)
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+def loss_and_slope(loss, y, t, dtype):
+    """ℓ of each sample, and L: the bias gradient of a net with one sample and W = I."""
+    net = identity_net(t.shape[1], loss=loss, dtype=dtype)
+    pairs = [net.gradients(t[i : i + 1], y[i : i + 1]) for i in range(len(t))]
+    return np.array([p[0] for p in pairs]), np.array([p[1].biases[0] for p in pairs])
+
+
+def assert_loss_right(loss, y, t, dtype):
+    y, t = np.asarray(y), np.asarray(t, dtype)
+    y = y if y.ndim == 1 else y.astype(dtype)
+    got, got_slope = loss_and_slope(loss, y, t, dtype)
+    value, slope = reference.LOSSES[loss]
+    want, want_slope = (
+        value(y.astype(float), t.astype(float)),
+        slope(y.astype(float), t.astype(float)),
+    )
+    eps = np.finfo(dtype).eps
+    scale = np.abs(t).max(axis=1).astype(float) * (np.abs(y).max() if y.ndim == 2 else 1) + 1
+    if loss in ("squared_error", "poisson"):
+        scale = scale + np.abs(want)
+    assert np.isfinite(got).all() and np.isfinite(got_slope).all()
+    assert np.all(np.abs(got - want) <= 64 * eps * scale), (got, want)
+    assert np.all(np.abs(got_slope - want_slope) <= 32 * eps * (1 + np.abs(want_slope)))
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("loss", nets.LOSSES)
+def test_losses(loss, dtype, rng):
+    t = rng.normal(scale=3, size=(25, 7))
+    assert_loss_right(loss, nets.targets(rng, loss, 25, 7), t, dtype)
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("size", [40, 90, 1e3, 1e5, 1e30])
+def test_cross_entropy_at_extreme_logits(size, dtype, rng):
+    """exp of these overflows; the loss and its slope do not."""
+    t = np.array([[size, 0, -size], [size, size, size], [-size, -size, 0], [0, size, size - 1]])
+    assert_loss_right("softmax_cross_entropy", rng.integers(0, 3, 4), t, dtype)
+    assert_loss_right("softmax_cross_entropy", rng.dirichlet(np.ones(3), 4), t, dtype)
+    assert_loss_right("softmax_cross_entropy", np.eye(3)[[0, 1, 2, 0]], t, dtype)
+    for y in (np.zeros((4, 3)), np.ones((4, 3)), np.full((4, 3), 0.25)):
+        assert_loss_right("binary_cross_entropy", y, t, dtype)
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("loss", ["absolute_error", "huber"])
+def test_robust_losses_far_from_the_target(loss, dtype):
+    t = np.array([[1e10, -1e10, 1.0, -1.0, 0.5, 0.0]])
+    assert_loss_right(loss, np.zeros((1, 6)), t, dtype)
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+def test_absolute_error_has_slope_zero_at_a_tie(dtype):
+    t = np.array([[2.0, -3.0, 0.0]], dtype)
+    assert not loss_and_slope("absolute_error", t.copy(), t, dtype)[1].any()
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+def test_small_cross_entropies_keep_their_digits(dtype):
+    """log1p, not log of one plus: a confident and right output still has a loss."""
+    t = np.array([[-10.0], [-15.0]], dtype)
+    got, _ = loss_and_slope("binary_cross_entropy", np.zeros((2, 1)), t, dtype)
+    np.testing.assert_allclose(got, np.log1p(np.exp(t[:, 0].astype(float))), rtol=1e-5)
+
+
+def test_registries_are_those_of_the_reference():
+    assert set(nets.ACTIVATIONS) == set(reference.ACTIVATIONS)
+    assert set(nets.LOSSES) == set(reference.LOSSES)
+    for name, activation in fnn.activations.REGISTRY.items():
+        assert activation.name == name
+
+
+def test_activation_by_object_is_activation_by_name(rng):
+    X = rng.normal(size=(6, 5))
+    for name in nets.ACTIVATIONS:
+        by_object = identity_net(5, fnn.activations.REGISTRY[name])
+        nets.assert_same_bits(by_object.predict(X), identity_net(5, name).predict(X))
+    nets.assert_same_bits(
+        identity_net(5, fnn.activations.tanh).predict(X), identity_net(5, "tanh").predict(X)
+    )
+
+
+# --- a user's own loss ----------------------------------------------------------------------------
+
+
+def value_of(y, t):
+    return ((y - t) ** 2).sum(axis=1)
+
+
+def slope_of(y, t):
+    return 2 * (t - y)
+
+
+@pytest.mark.parametrize("update", ["deferred", "immediate"])
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+def test_own_loss_is_the_built_in_one(dtype, update, rng):
+    X, y, s = rng.normal(size=(17, 5)), rng.normal(size=(17, 3)), rng.uniform(size=17)
+    X, y = X.astype(dtype), y.astype(dtype)
+    own, built_in = (
+        nets.network([5, 9, 3], loss=loss, dtype=dtype)
+        for loss in (fnn.Loss(value_of, slope_of), "squared_error")
+    )
+    one, two = (net.gradients(X, y, sample_weight=s) for net in (own, built_in))
+    nets.assert_close(one[0], two[0], dtype, 17)
+    nets.assert_close(one[1].theta, two[1].theta, dtype, 17)
+    for net in (own, built_in):
+        net.fit(X, y, epochs=3, batch_size=4, update=update, optimizer=fnn.SGD(0.01))
+    nets.assert_close(own.theta, built_in.theta, dtype, 500)
+    nets.assert_close(own.loss(X, y), built_in.loss(X, y), dtype, 500)
+
+
+@pytest.mark.parametrize("update", ["deferred", "immediate"])
+@pytest.mark.parametrize("broken", ["value", "slope"])
+def test_an_exception_in_ones_own_loss_surfaces(broken, update, rng):
+    def fails(y, t):
+        raise ZeroDivisionError("mine")
+
+    functions = {"value": value_of, "slope": slope_of, broken: fails}
+    net = nets.network([5, 9, 3], loss=fnn.Loss(**functions))
+    X, y, before = rng.normal(size=(7, 5)), rng.normal(size=(7, 3)), net.theta.copy()
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        net.fit(X, y, update=update, optimizer="sgd")
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        net.gradients(X, y)
+    nets.assert_same_bits(net.theta, before)
+    net.predict(X)
+
+
+@pytest.mark.parametrize(
+    "value, slope, named",
+    [
+        (lambda y, t: 1.0, slope_of, "value"),
+        (lambda y, t: np.ones((len(t), 2)), slope_of, "value"),
+        (value_of, lambda y, t: t[:, :1], "slope"),
+        (value_of, lambda y, t: "no numbers", "slope"),
+    ],
+)
+def test_ones_own_loss_must_return_what_it_should(value, slope, named, rng):
+    net = nets.network([5, 9, 3], loss=fnn.Loss(value, slope))
+    before = net.theta.copy()
+    with pytest.raises((ValueError, TypeError), match=named):
+        net.step(rng.normal(size=(7, 5)), rng.normal(size=(7, 3)), fnn.SGD(0.1))
+    nets.assert_same_bits(net.theta, before)

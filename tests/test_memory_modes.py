@@ -1,0 +1,147 @@
+"""Remark 8 (i) and (iii): what is kept, and when G_k is applied, never changes a number."""
+
+import numpy as np
+import pytest
+
+import fnn_core as fnn
+import nets
+
+
+def trained(activation, loss, mode, update="deferred", dtype="float64", optimizer=None, n=37):
+    """Loss, gradients and parameters after three steps, all as bytes would see them."""
+    rng = np.random.default_rng(3)
+    net = nets.network([13, 29, 17, 5], activation, loss, memory=mode, dtype=dtype)
+    X, y = rng.normal(size=(n, 13)).astype(dtype), nets.targets(rng, loss, n, 5)
+    value, grads = net.gradients(X, y)
+    net.fit(
+        X,
+        y,
+        epochs=3,
+        batch_size=16,
+        optimizer=optimizer or fnn.SGD(0.01, momentum=0.9),
+        update=update,
+    )
+    return value, grads.theta, net.theta
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("loss", nets.LOSSES)
+@pytest.mark.parametrize("activation", nets.REUSABLE)
+def test_all_modes_give_the_same_bits(activation, loss, dtype):
+    value, gradient, theta = trained(activation, loss, "store", dtype=dtype)
+    for mode in ("recompute", "reuse", "auto"):
+        other = trained(activation, loss, mode, dtype=dtype)
+        assert other[0] == value, mode
+        nets.assert_same_bits(other[1], gradient, mode)
+        nets.assert_same_bits(other[2], theta, mode)
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("activation", nets.NOT_REUSABLE)
+def test_modes_of_the_other_activations_agree(activation, dtype):
+    value, gradient, theta = trained(activation, "squared_error", "store", dtype=dtype)
+    for mode in ("recompute", "auto"):
+        other = trained(activation, "squared_error", mode, dtype=dtype)
+        nets.assert_close(other[0], value, dtype, 37)
+        nets.assert_close(other[1], gradient, dtype, 37)
+        nets.assert_close(other[2], theta, dtype, 1000)
+
+
+def updates(optimizer, mode, dtype):
+    return [
+        trained("relu", "squared_error", mode, update, dtype, fnn.optimizers.REGISTRY[optimizer]())
+        for update in ("deferred", "immediate", "auto")
+    ]
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("mode", nets.MODES)
+@pytest.mark.parametrize("optimizer", nets.OPTIMIZERS)
+def test_immediate_is_deferred(optimizer, mode, dtype):
+    """Remark 8 (iii), with the erratum: the old weight is read before it changes."""
+    deferred, *others = updates(optimizer, mode, dtype)
+    for other in others:
+        nets.assert_same_bits(other[2], deferred[2], optimizer)
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_wide_layers(activation, dtype):
+    """Wide enough that BLAS is called, panel by panel."""
+    rng = np.random.default_rng(3)
+    X, y = rng.normal(size=(140, 30)).astype(dtype), rng.integers(0, 9, 140)
+    thetas = []
+    modes = nets.MODES if activation == "relu" else ["recompute", "store"]
+    for mode in modes:
+        for update in ("deferred", "immediate"):
+            net = nets.network(
+                [30, 523, 521, 9], activation, "softmax_cross_entropy", memory=mode, dtype=dtype
+            )
+            net.fit(X, y, batch_size=70, update=update)
+            thetas.append(net.theta.copy())
+    for theta in thetas[1:]:
+        nets.assert_close(theta, thetas[0], dtype, 500)
+        if activation == "relu":
+            nets.assert_same_bits(theta, thetas[0])
+
+
+@pytest.mark.parametrize("activation", nets.NOT_REUSABLE)
+def test_immediate_is_deferred_for_the_other_activations(activation):
+    for mode in ("recompute", "store", "auto"):
+        deferred = trained(activation, "huber", mode, "deferred")
+        nets.assert_same_bits(trained(activation, "huber", mode, "immediate")[2], deferred[2])
+
+
+def test_immediate_with_frozen_layers_and_without_biases(rng):
+    X, y = rng.normal(size=(20, 7)), rng.normal(size=(20, 3))
+    thetas = []
+    for update in ("deferred", "immediate"):
+        net = nets.network(
+            [7, 11, 5, 3], bias=[True, False, True], trainable=[True, False, True], memory="reuse"
+        )
+        frozen = net.weights[1].copy()
+        for _ in range(3):
+            net.fit(X, y, batch_size=8, optimizer=fnn.SGD(0.05), update=update)
+        nets.assert_same_bits(net.weights[1].copy(), frozen)
+        thetas.append(net.theta.copy())
+    nets.assert_same_bits(*thetas)
+
+
+@pytest.mark.parametrize("mode", nets.MODES)
+def test_mode_can_change_between_calls(mode, rng):
+    X, y = rng.normal(size=(20, 7)), rng.normal(size=(20, 3))
+    still, changing = (nets.network([7, 11, 5, 3], memory="recompute") for _ in range(2))
+    one, two = fnn.Adam(1e-2), fnn.Adam(1e-2)
+    for new in ("store", mode, "recompute"):
+        changing.memory = new
+        assert changing.memory == new
+        assert still.step(X, y, one) == changing.step(X, y, two)
+        nets.assert_same_bits(changing.theta, still.theta)
+
+
+# --- reuse where it cannot be had -----------------------------------------------------------------
+
+
+def assert_says_why(caught, activation):
+    message = str(caught.value)
+    assert "reuse" in message and activation in message
+    for works in nets.REUSABLE:
+        assert works in message, f"{works} is not named: {message}"
+    assert "1" in message, f"the layer is not named: {message}"
+
+
+@pytest.mark.parametrize("activation", nets.NOT_REUSABLE)
+def test_reuse_is_refused_where_the_slope_does_not_follow(activation, rng):
+    with pytest.raises(ValueError) as caught:
+        nets.network([7, 11, 5, 3], ["tanh", activation], memory="reuse")
+    assert_says_why(caught, activation)
+    net = nets.network([7, 11, 5, 3], ["tanh", activation], memory="store")
+    with pytest.raises(ValueError) as caught:
+        net.memory = "reuse"
+    assert_says_why(caught, activation)
+    assert net.memory == "store"
+    net.gradients(rng.normal(size=(4, 7)), rng.normal(size=(4, 3)))
+
+
+def test_registry_says_which_can_be_reused():
+    assert set(nets.NOT_REUSABLE) == {"gelu", "silu", "mish"}
