@@ -36,7 +36,9 @@ class BuildWithOpenMP(build_ext):
     def build_extensions(self):
         flags = self.find_openmp()
         if flags is None:
-            print("fnn_core: this compiler has no OpenMP; the engine will be serial", file=sys.stderr)
+            print(
+                "fnn_core: this compiler has no OpenMP; the engine will be serial", file=sys.stderr
+            )
         compile_flags, link_flags = flags or ([], [])
         for extension in self.extensions:
             extension.extra_compile_args += compile_flags
@@ -56,7 +58,7 @@ class BuildWithOpenMP(build_ext):
                     self.compiler.link_executable(
                         objects, "openmp", output_dir=folder, extra_postargs=link_flags
                     )
-                except Exception:  # noqa: BLE001  whatever the compiler's class raises: it cannot
+                except Exception:
                     continue
                 return compile_flags, link_flags
         return None
@@ -65,8 +67,11 @@ class BuildWithOpenMP(build_ext):
 engine = Extension(
     "fnn_core._engine",
     sources=["src/engine.pyx", *map(str, sorted(KERNELS.rglob("*.c")))],
-    depends=[*map(str, KERNELS.rglob("*.h")), *map(str, KERNELS.rglob("*.inc")),
-             *map(str, Path("src").glob("*.pxd"))],
+    depends=[
+        *map(str, KERNELS.rglob("*.h")),
+        *map(str, KERNELS.rglob("*.inc")),
+        *map(str, Path("src").glob("*.pxd")),
+    ],
     include_dirs=["src", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
     extra_compile_args=CFLAGS,

@@ -8,7 +8,16 @@ import os
 import sys
 from typing import Any
 
-from fnn_core import _blas, _engine, activations, initializers, losses, metrics, optimizers, schedules
+from fnn_core import (
+    _blas,
+    _engine,
+    activations,
+    initializers,
+    losses,
+    metrics,
+    optimizers,
+    schedules,
+)
 from fnn_core.activations import Activation
 from fnn_core.callbacks import EarlyStopping, History
 from fnn_core.errors import NonFiniteLossError
@@ -19,7 +28,6 @@ from fnn_core.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from fnn_core.parallelism import available_threads
 from fnn_core.plan import MemoryPlan
 from fnn_core.storage import load
-
 from fnn_core.version import __version__
 
 

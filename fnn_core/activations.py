@@ -45,7 +45,9 @@ def as_activation(activation: Any) -> Activation:
     if isinstance(activation, Activation):
         return activation
     if not isinstance(activation, str):
-        raise TypeError(f"activation: expected a name or an Activation, got {activation!r}")
+        raise TypeError(
+            f"activation: expected an Activation or one of {', '.join(REGISTRY)}, got {activation!r}"
+        )
     if activation not in REGISTRY:
         raise ValueError(f"activation = {activation!r}: expected one of {', '.join(REGISTRY)}")
     return REGISTRY[activation]

@@ -73,8 +73,7 @@ class EarlyStopping:
     ------
     TypeError, ValueError
         Where an argument is out of its range.
-    KeyError
-        By `fit`, where the history has no such column.
+        Also by `fit`, where the history has no column `monitor`.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class EarlyStopping:
     def __call__(self, net: Network, history: History) -> bool:
         """Note an epoch; returns whether to stop."""
         if self.monitor not in history:
-            raise KeyError(f"monitor = {self.monitor!r}: the history has {', '.join(history)}")
+            raise ValueError(f"monitor = {self.monitor!r}: the history has {', '.join(history)}")
         down = self.mode == "min" or (
             self.mode == "auto" and ("loss" in self.monitor or "error" in self.monitor)
         )

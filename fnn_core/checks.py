@@ -46,7 +46,9 @@ def as_number(
         bounds = [f">= {at_least:g}"] if at_least > -math.inf else []
         bounds += [f"> {above:g}"] if above > -math.inf else []
         bounds += [f"< {below:g}"] if below < math.inf else []
-        raise ValueError(f"{name} = {value!r}: expected a finite number {' and '.join(bounds)}".rstrip())
+        raise ValueError(
+            f"{name} = {value!r}: expected a finite number {' and '.join(bounds)}".rstrip()
+        )
     return number
 
 
@@ -57,6 +59,14 @@ def as_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{name} = {value!r}: expected one of {', '.join(choices)}")
     return value
+
+
+def as_sequence(value: Any, name: str) -> tuple[Any, ...]:
+    """Anything that can be gone through, as a tuple."""
+    try:
+        return tuple(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected a sequence, got {value!r}") from None
 
 
 def as_shape(value: Any, name: str) -> tuple[int, ...]:
@@ -74,7 +84,9 @@ def _as_real_array(value: Any, name: str) -> np.ndarray:
     try:
         array = np.asarray(value)
     except ValueError as error:  # ragged nested lists
-        raise ValueError(f"{name}: expected an array, got {type(value).__name__} ({error})") from None
+        raise ValueError(
+            f"{name}: expected an array, got {type(value).__name__} ({error})"
+        ) from None
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected real numbers, got dtype {array.dtype}")
     return array
@@ -120,21 +132,15 @@ def as_labels(y: np.ndarray, classes: int, name: str) -> np.ndarray:
     return np.require(y, np.int64, ["C", "A"])
 
 
-#: What targets of a loss must be, beside finite.
-_TARGET_RANGES = {
-    "binary_cross_entropy": (0.0, 1.0),
-    "softmax_cross_entropy": (0.0, 1.0),
-    "poisson": (0.0, math.inf),
-}
-
-
 def as_targets(
     y: Any, loss: Any, output_shape: tuple[int, ...], dtype: np.dtype, count: int, name: str = "y"
 ) -> tuple[np.ndarray, bool]:
     """Targets as the engine takes them, and whether they are labels."""
     given = _as_real_array(y, name)
     if given.ndim == 0 or given.shape[0] != count:
-        raise ValueError(f"{name}: expected {count} targets, one a sample of X, got shape {given.shape}")
+        raise ValueError(
+            f"{name}: expected {count} targets, one a sample of X, got shape {given.shape}"
+        )
     if loss.takes_labels and given.ndim == 1 and math.prod(output_shape) > 1:
         return as_labels(given, math.prod(output_shape), name), True
     if given.shape[1:] != output_shape and not (given.ndim == 1 and math.prod(output_shape) == 1):
@@ -143,7 +149,7 @@ def as_targets(
         raise ValueError(f"{name}: expected shape ({expected}){labels}, got {given.shape}")
     targets = _convert(given.reshape(count, *output_shape), dtype)
     _require_finite(targets, given, name)
-    low, high = _TARGET_RANGES.get(loss.name, (-math.inf, math.inf))
+    low, high = loss.target_range
     wrong = (targets < low) | (targets > high)
     if wrong.any():
         place = tuple(int(i) for i in np.argwhere(wrong)[0])

@@ -57,7 +57,9 @@ def as_initializer(initializer: Any) -> Initializer | None:
     if initializer is None or callable(initializer):
         return initializer
     if not isinstance(initializer, str):
-        raise TypeError(f"initializer: expected a name or a function (rng, shape), got {initializer!r}")
+        raise TypeError(
+            f"initializer: expected a name or a function (rng, shape), got {initializer!r}"
+        )
     if initializer not in REGISTRY:
         raise ValueError(f"initializer = {initializer!r}: expected one of {', '.join(REGISTRY)}")
     return initializer

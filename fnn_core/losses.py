@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,12 @@ from typing import Any
 import numpy as np
 
 from fnn_core import _engine
+
+_TARGET_RANGES = {
+    "binary_cross_entropy": (0.0, 1.0),
+    "softmax_cross_entropy": (0.0, 1.0),
+    "poisson": (0.0, math.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,11 @@ class NamedLoss:
     def takes_labels(self) -> bool:
         """Whether a target may be a class label."""
         return self.name == "softmax_cross_entropy"
+
+    @property
+    def target_range(self) -> tuple[float, float]:
+        """What a target's entries must lie in."""
+        return _TARGET_RANGES.get(self.name, (-math.inf, math.inf))
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,7 @@ class Loss:
     name = "a user's"
     has_probabilities = False
     takes_labels = False
+    target_range = (-math.inf, math.inf)
 
     def evaluate(self, y: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values and slopes, of the shapes and the dtype that the engine takes."""
@@ -106,7 +119,9 @@ def as_loss(loss: Any) -> NamedLoss | Loss:
     if isinstance(loss, Loss | NamedLoss):
         return loss
     if not isinstance(loss, str):
-        raise TypeError(f"loss: expected a name or an fnn_core.Loss, got {loss!r}")
+        raise TypeError(
+            f"loss: expected an fnn_core.Loss or one of {', '.join(REGISTRY)}, got {loss!r}"
+        )
     if loss not in REGISTRY:
         raise ValueError(f"loss = {loss!r}: expected one of {', '.join(REGISTRY)}")
     return REGISTRY[loss]

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fnn_core.checks import as_sequence
+
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
@@ -49,13 +51,15 @@ def as_metrics(metrics: Any) -> dict[str, Metric]:
     if isinstance(metrics, str) or callable(metrics):
         metrics = (metrics,)
     chosen: dict[str, Metric] = {}
-    for metric in metrics:
+    for metric in as_sequence(metrics, "metrics"):
         if callable(metric):
             chosen[getattr(metric, "__name__", type(metric).__name__)] = metric
         elif not isinstance(metric, str):
             raise TypeError(f"metrics: expected names or functions of (y, t), got {metric!r}")
         elif metric not in REGISTRY:
-            raise ValueError(f"metrics = {metric!r}: expected one of {', '.join(REGISTRY)}, or a function")
+            raise ValueError(
+                f"metrics = {metric!r}: expected one of {', '.join(REGISTRY)}, or a function"
+            )
         else:
             chosen[metric] = REGISTRY[metric]
     return chosen

@@ -10,7 +10,14 @@ import numpy as np
 
 from fnn_core import _engine, storage, training
 from fnn_core.callbacks import History
-from fnn_core.checks import LARGEST_SIZE, as_choice, as_flag, as_inputs, as_positive_int, as_shape
+from fnn_core.checks import (
+    LARGEST_SIZE,
+    as_choice,
+    as_inputs,
+    as_positive_int,
+    as_sequence,
+    as_shape,
+)
 from fnn_core.data import as_data
 from fnn_core.layers import Connection, Layer
 from fnn_core.losses import Loss, as_loss
@@ -59,8 +66,6 @@ class Network:
 
     Attributes
     ----------
-    theta : numpy.ndarray, shape (n_parameters,)
-        All parameters: writable, the storage itself.
     weights, biases : list of numpy.ndarray or None
         Views of `theta` in the paper's shapes; None where a layer has none.
 
@@ -104,10 +109,9 @@ class Network:
         weights, masks, shuffles = np.random.SeedSequence(self.seed.entropy).spawn(3)
         #: Tells this net from others, for the optimizers that belong to it.
         self.identity = object()
-        #: Dropout masks count steps from here on, and shuffling counts epochs.
+        #: With the writer's counts of steps and of epochs they give dropout's masks and the shuffling.
         self.mask_seed = int(masks.generate_state(1, np.uint64)[0])
         self.shuffle_seed = int(shuffles.generate_state(1, np.uint64)[0])
-        self.epochs_begun = self.steps_begun = 0
         self._named_optimizers: dict[str, Optimizer] = {}
         self._allocate()
         self.memory = memory
@@ -117,10 +121,15 @@ class Network:
             connection.initialize(rng, self.theta)
 
     def _allocate(self) -> None:
-        self.theta = _engine.Memory(self.n_parameters * self.dtype.itemsize).array(self.dtype)
+        self._theta = _engine.Memory(self.n_parameters * self.dtype.itemsize).array(self.dtype)
         self.weights = [connection.weight_view(self.theta) for connection in self.connections]
         self.biases = [connection.bias_view(self.theta) for connection in self.connections]
         self.sessions = Sessions(self)
+
+    @property
+    def theta(self) -> np.ndarray:
+        """All parameters, shape (n_parameters,): writable, the storage itself."""
+        return self._theta
 
     @property
     def memory(self) -> str:
@@ -131,6 +140,7 @@ class Network:
     def memory(self, memory: str) -> None:
         layer_memory(self.connections, as_choice(memory, "memory", MEMORY_MODES))
         self._memory = memory
+        self.sessions.forget_training()
 
     @property
     def n_threads(self) -> int:
@@ -142,6 +152,7 @@ class Network:
         self._n_threads = (
             available_threads() if n_threads is None else as_positive_int(n_threads, "n_threads")
         )
+        self.sessions.forget_training()
 
     def fit(
         self,
@@ -229,6 +240,10 @@ class Network:
         float
             The loss of the batch, before the update.
         """
+        if sample_weight is None and update == "auto":
+            loss = self.sessions.try_step(X, y, self._named_optimizers.get(optimizer, optimizer))
+            if loss is not None:
+                return loss
         return training.step(self, X, y, self._optimizer(optimizer), sample_weight, update)
 
     def predict(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
@@ -236,6 +251,10 @@ class Network:
 
         Any N, in blocks; from several Python threads at once, if need be.
         """
+        if out is None:
+            outputs = _engine.Forward.try_one(self.sessions.inference(), self.theta, X)
+            if outputs is not None:
+                return outputs
         return self._forward(X, out, probabilities=False)
 
     def predict_proba(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
@@ -258,7 +277,9 @@ class Network:
         if out is None:
             out = np.empty((len(inputs), *self.output_shape), self.dtype)
         elif not isinstance(out, np.ndarray) or out.dtype != self.dtype:
-            raise TypeError(f"out: expected an array of {self.dtype}, got {getattr(out, 'dtype', out)!r}")
+            raise TypeError(
+                f"out: expected an array of {self.dtype}, got {getattr(out, 'dtype', out)!r}"
+            )
         elif out.shape != (len(inputs), *self.output_shape) or not out.flags.carray:
             raise ValueError(
                 f"out: expected a C-contiguous writeable array of shape {(len(inputs), *self.output_shape)}, "
@@ -396,17 +417,21 @@ class Network:
         return {
             "layers": self.layers,
             "input_shape": self.input_shape,
-            "loss": self.loss_function if isinstance(self.loss_function, Loss) else self.loss_function.name,
+            "loss": self.loss_function
+            if isinstance(self.loss_function, Loss)
+            else self.loss_function.name,
             "dtype": self.dtype.name,
             "memory": self.memory,
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("seed", "mask_seed", "shuffle_seed", "epochs_begun", "steps_begun", "n_threads")
+        kept = ("seed", "mask_seed", "shuffle_seed", "n_threads")
+        writer = self.sessions.writer
         return {
             "settings": self.settings(),
             "theta": self.theta.copy(),
             "kept": {name: getattr(self, name) for name in kept},
+            "begun": (writer.steps, writer.epochs),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -414,6 +439,7 @@ class Network:
         self.theta[...] = state["theta"]
         for name, value in state["kept"].items():
             setattr(self, name, value)
+        self.sessions.writer.steps, self.sessions.writer.epochs = state["begun"]
 
     def _optimizer(self, optimizer: str | Optimizer) -> Optimizer:
         """A name stands for one optimizer a net, so that its state goes on from call to call."""
@@ -426,13 +452,15 @@ class Network:
 
     def __repr__(self) -> str:
         layers = ", ".join(map(repr, self.layers))
-        return f"Network([{layers}], input_shape={self.input_shape}, loss={self.loss_function.name!r})"
+        return (
+            f"Network([{layers}], input_shape={self.input_shape}, loss={self.loss_function.name!r})"
+        )
 
 
 def _as_layers(layers: Any) -> tuple[Layer, ...]:
     if isinstance(layers, Layer):
         raise TypeError("layers: expected a sequence of layers, got one layer")
-    described = tuple(layers)
+    described = as_sequence(layers, "layers")
     if not described:
         raise ValueError("layers: expected at least one layer, got none")
     for place, layer in enumerate(described):

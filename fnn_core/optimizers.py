@@ -7,7 +7,7 @@ the names that `fit` and `step` accept to the classes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -17,23 +17,50 @@ from fnn_core.checks import as_flag, as_number
 Rate = float | Callable[[int], float]
 
 
+def _non_negative(value: Any, name: str) -> float:
+    return as_number(value, name, at_least=0.0)
+
+
+def _share(value: Any, name: str) -> float:
+    return as_number(value, name, at_least=0.0, below=1.0)
+
+
+def _rate(value: Any, name: str) -> Rate:
+    return value if callable(value) else _non_negative(value, name)
+
+
+def _norm(value: Any, name: str) -> float | None:
+    return None if value is None else as_number(value, name, above=0.0)
+
+
+class Setting(NamedTuple):
+    """What a setting must be, and what the kernel calls it; None where only Python knows it."""
+
+    check: Callable[[Any, str], Any]
+    kernel_name: str | None
+
+
 class Optimizer:
     """Settings, and the state that a net's training has built up.
 
-    A new optimizer is a subclass with its settings, a line in `REGISTRY`, and a kernel.
+    A new optimizer is a subclass with its settings, a line in `REGISTRY`, and a kernel. A setting may be changed
+    later, and holds from the next call on.
 
     Attributes
     ----------
     lr : float or callable
         The learning rate η, or a schedule: a function of the step, counted from 0.
-    steps : int
-        Steps made so far.
+    clip_norm : float or None
+        G is scaled down to this norm where it is longer.
     """
 
     #: The name of the kernel.
     name: ClassVar[str]
-    #: Settings beside `lr` and `clip_norm`, and what the kernel calls them.
-    kernel_settings: ClassVar[dict[str, str]]
+    #: The settings of every optimizer; a subclass adds its own.
+    checks: ClassVar[dict[str, Setting]] = {
+        "lr": Setting(_rate, None),
+        "clip_norm": Setting(_norm, None),
+    }
 
     lr: Rate
     clip_norm: float | None
@@ -45,13 +72,19 @@ class Optimizer:
         self.clip_norm = clip_norm
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "lr":
-            value = value if callable(value) else as_number(value, "lr", at_least=0.0)
-        elif name == "clip_norm":
-            value = None if value is None else as_number(value, "clip_norm", above=0.0)
-        super().__setattr__(name, value)
-        if name in self.kernel_settings and self._state is not None:
-            self._configure(self._state)
+        if name not in self.checks:
+            super().__setattr__(name, value)
+            return
+        before = getattr(self, name, None)
+        super().__setattr__(name, self.checks[name].check(value, name))
+        if self._state is None:
+            return
+        if self.state_slots != tuple(array is not None for array in self._state.arrays):
+            super().__setattr__(name, before)
+            raise ValueError(
+                f"{name} = {value!r}: expected to be set before the first step, which made the state"
+            )
+        self._configure(self._state)
 
     @property
     def steps(self) -> int:
@@ -64,8 +97,7 @@ class Optimizer:
 
     def settings(self) -> dict[str, Any]:
         """The arguments that make this optimizer again."""
-        return {"lr": self.lr, **{name: getattr(self, name) for name in self.kernel_settings},
-                "clip_norm": self.clip_norm}
+        return {name: getattr(self, name) for name in self.checks}
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.settings().items())
@@ -81,7 +113,9 @@ class Optimizer:
         """What the state starts from."""
         return 0.0
 
-    def _bind(self, net_token: object, dtype: np.dtype, n_parameters: int) -> _engine.OptimizerState:
+    def _bind(
+        self, net_token: object, dtype: np.dtype, n_parameters: int
+    ) -> _engine.OptimizerState:
         """The state for a net, made at the first call; the optimizer is that net's from then on."""
         if self._net_token is None:
             arrays = [
@@ -101,7 +135,13 @@ class Optimizer:
         return self._state
 
     def _configure(self, state: _engine.OptimizerState) -> None:
-        state.configure(**{kernel: getattr(self, name) for name, kernel in self.kernel_settings.items()})
+        state.configure(
+            **{
+                setting.kernel_name: getattr(self, name)
+                for name, setting in self.checks.items()
+                if setting.kernel_name is not None
+            }
+        )
 
     def fresh(self) -> Optimizer:
         """The same settings, without a net and without state."""
@@ -136,7 +176,11 @@ class SGD(Optimizer):
     """
 
     name = "sgd"
-    kernel_settings = {"momentum": "momentum", "nesterov": "nesterov", "weight_decay": "weight_decay"}
+    checks: ClassVar = Optimizer.checks | {
+        "momentum": Setting(_non_negative, "momentum"),
+        "nesterov": Setting(as_flag, "nesterov"),
+        "weight_decay": Setting(_non_negative, "weight_decay"),
+    }
 
     def __init__(
         self,
@@ -147,9 +191,9 @@ class SGD(Optimizer):
         clip_norm: float | None = None,
     ) -> None:
         super().__init__(lr, clip_norm)
-        self.momentum = as_number(momentum, "momentum", at_least=0.0)
-        self.nesterov = as_flag(nesterov, "nesterov")
-        self.weight_decay = as_number(weight_decay, "weight_decay", at_least=0.0)
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self.weight_decay = weight_decay
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov = True: expected a momentum above 0, got 0")
 
@@ -179,7 +223,12 @@ class Adam(Optimizer):
     """
 
     name = "adam"
-    kernel_settings = {"beta1": "beta1", "beta2": "beta2", "eps": "epsilon", "weight_decay": "weight_decay"}
+    checks: ClassVar = Optimizer.checks | {
+        "beta1": Setting(_share, "beta1"),
+        "beta2": Setting(_share, "beta2"),
+        "eps": Setting(_non_negative, "epsilon"),
+        "weight_decay": Setting(_non_negative, "weight_decay"),
+    }
 
     def __init__(
         self,
@@ -192,18 +241,20 @@ class Adam(Optimizer):
         super().__init__(lr, clip_norm)
         if not isinstance(betas, tuple | list) or len(betas) != 2:
             raise TypeError(f"betas: expected two numbers in [0, 1), got {betas!r}")
-        self.beta1 = as_number(betas[0], "betas[0]", at_least=0.0, below=1.0)
-        self.beta2 = as_number(betas[1], "betas[1]", at_least=0.0, below=1.0)
-        self.eps = as_number(eps, "eps", at_least=0.0)
-        self.weight_decay = as_number(weight_decay, "weight_decay", at_least=0.0)
+        self.beta1, self.beta2 = (
+            _share(beta, f"betas[{place}]") for place, beta in enumerate(betas)
+        )
+        self.eps = eps
+        self.weight_decay = weight_decay
 
     @property
     def betas(self) -> tuple[float, float]:
         return self.beta1, self.beta2
 
     def settings(self) -> dict[str, Any]:
-        return {"lr": self.lr, "betas": self.betas, "eps": self.eps, "weight_decay": self.weight_decay,
-                "clip_norm": self.clip_norm}
+        settings = super().settings()
+        del settings["beta1"], settings["beta2"]
+        return settings | {"betas": self.betas}
 
     @property
     def state_slots(self) -> tuple[bool, ...]:
@@ -253,8 +304,13 @@ class RMSprop(Optimizer):
     """
 
     name = "rmsprop"
-    kernel_settings = {"alpha": "beta2", "eps": "epsilon", "weight_decay": "weight_decay",
-                       "momentum": "momentum", "centered": "centered"}
+    checks: ClassVar = Optimizer.checks | {
+        "alpha": Setting(_share, "beta2"),
+        "eps": Setting(_non_negative, "epsilon"),
+        "weight_decay": Setting(_non_negative, "weight_decay"),
+        "momentum": Setting(_non_negative, "momentum"),
+        "centered": Setting(as_flag, "centered"),
+    }
 
     def __init__(
         self,
@@ -267,11 +323,11 @@ class RMSprop(Optimizer):
         clip_norm: float | None = None,
     ) -> None:
         super().__init__(lr, clip_norm)
-        self.alpha = as_number(alpha, "alpha", at_least=0.0, below=1.0)
-        self.eps = as_number(eps, "eps", at_least=0.0)
-        self.weight_decay = as_number(weight_decay, "weight_decay", at_least=0.0)
-        self.momentum = as_number(momentum, "momentum", at_least=0.0)
-        self.centered = as_flag(centered, "centered")
+        self.alpha = alpha
+        self.eps = eps
+        self.weight_decay = weight_decay
+        self.momentum = momentum
+        self.centered = centered
 
     @property
     def state_slots(self) -> tuple[bool, ...]:
@@ -301,7 +357,12 @@ class Adagrad(Optimizer):
     """
 
     name = "adagrad"
-    kernel_settings = {"lr_decay": "rate_decay", "weight_decay": "weight_decay", "eps": "epsilon"}
+    checks: ClassVar = Optimizer.checks | {
+        "lr_decay": Setting(_non_negative, "rate_decay"),
+        "weight_decay": Setting(_non_negative, "weight_decay"),
+        "initial_accumulator_value": Setting(_non_negative, None),
+        "eps": Setting(_non_negative, "epsilon"),
+    }
 
     def __init__(
         self,
@@ -313,15 +374,10 @@ class Adagrad(Optimizer):
         clip_norm: float | None = None,
     ) -> None:
         super().__init__(lr, clip_norm)
-        self.lr_decay = as_number(lr_decay, "lr_decay", at_least=0.0)
-        self.weight_decay = as_number(weight_decay, "weight_decay", at_least=0.0)
-        self.initial_accumulator_value = as_number(
-            initial_accumulator_value, "initial_accumulator_value", at_least=0.0
-        )
-        self.eps = as_number(eps, "eps", at_least=0.0)
-
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "initial_accumulator_value": self.initial_accumulator_value}
+        self.lr_decay = lr_decay
+        self.weight_decay = weight_decay
+        self.initial_accumulator_value = initial_accumulator_value
+        self.eps = eps
 
     def _initial(self) -> float:
         return self.initial_accumulator_value

@@ -90,7 +90,14 @@ class MemoryPlan:
             shape = " x ".join(map(str, buffer.shape))
             size = "" if buffer.shares_with else f"{buffer.bytes:,}"
             rows.append(
-                (buffer.name, buffer.symbol, shape, str(buffer.dtype), size, buffer.shares_with or "")
+                (
+                    buffer.name,
+                    buffer.symbol,
+                    shape,
+                    str(buffer.dtype),
+                    size,
+                    buffer.shares_with or "",
+                )
             )
         for name in ("parameter", "optimizer", "workspace", "total"):
             rows.append((f"{name} bytes", "", "", "", f"{getattr(self, f'{name}_bytes'):,}", ""))
@@ -104,7 +111,9 @@ class MemoryPlan:
         ]
         rule = "-" * max(map(len, lines))
         table = [lines[0], rule, *lines[1:-4], rule, *lines[-4:]]
-        note = "Beside these: BLAS's own packing buffers, and what a user's Python functions allocate."
+        note = (
+            "Beside these: BLAS's own packing buffers, and what a user's Python functions allocate."
+        )
         return "\n".join([self.title, *table, note] if self.title else [*table, note])
 
 
@@ -172,7 +181,9 @@ class PassPlan:
     layers: list[LayerPlan]
     inputs: int
     outputs: int
+    input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
+    any_target: bool
     n_parameters: int
     loss_index: int | None
     labels: bool
@@ -200,6 +211,7 @@ class Pass:
     threads: int
     loss_index: int | None
     labels: bool
+    any_target: bool
 
 
 def flops_of_sample(connections: Sequence[Connection]) -> int:
@@ -257,8 +269,14 @@ def plan_layers(wanted: Pass, modes: Sequence[str]) -> list[LayerPlan]:
 
 
 def _finish(
-    wanted: Pass, layers: list[LayerPlan], workspace: Workspace, threads: int, block_rows: int,
-    *, flops: int, copies: int = 1,
+    wanted: Pass,
+    layers: list[LayerPlan],
+    workspace: Workspace,
+    threads: int,
+    block_rows: int,
+    *,
+    flops: int,
+    copies: int = 1,
 ) -> PassPlan:
     connections = wanted.connections
     trained = [layer.trainable for layer in layers]
@@ -269,7 +287,9 @@ def _finish(
         layers=layers,
         inputs=connections[0].inputs,
         outputs=connections[-1].outputs,
+        input_shape=connections[0].input_shape,
         output_shape=connections[-1].output_shape,
+        any_target=wanted.any_target,
         n_parameters=sum(connection.n_parameters for connection in connections),
         loss_index=wanted.loss_index,
         labels=wanted.labels,
@@ -322,9 +342,7 @@ def plan_training(wanted: Pass, memory: str, gradient: str) -> PassPlan:
     )
     if gradient == "whole":
         total = sum(connection.n_parameters for connection in connections)
-        runs = sum(
-            -(-connection.n_parameters // sizes["run_length"]) for connection in connections
-        )
+        runs = sum(-(-connection.n_parameters // sizes["run_length"]) for connection in connections)
         workspace.add("gradient", "gradient", "G, g", (total,), dtype)
         workspace.add("norms", "squares of runs of G", "", (runs,), np.dtype(np.float64))
     _add_scratch(workspace, layers, min(rows, BACKWARD_ROWS), block_rows, threads, dtype, gradient)
@@ -381,8 +399,7 @@ def _add_scratch(
         workspace.add("delta_panels", "panels of delta", "u", (entries,), dtype)
     if gradient == "panels":
         entries = max(
-            tasks(layer) * (layer.panel * layer.outputs + layer.bias_count)
-            for layer in layers
+            tasks(layer) * (layer.panel * layer.outputs + layer.bias_count) for layer in layers
         )
         workspace.add("gradient_panels", "panels of the gradient", "G, g", (entries,), dtype)
 
@@ -395,7 +412,9 @@ def plan_inference(wanted: Pass) -> PassPlan:
     workspace = Workspace()
     widest = max(layer.outputs for layer in layers)
     places = [
-        workspace.add(f"turn {turn}", f"outputs, turn {turn}", "F", (block_rows, widest), wanted.dtype)
+        workspace.add(
+            f"turn {turn}", f"outputs, turn {turn}", "F", (block_rows, widest), wanted.dtype
+        )
         for turn in range(min(2, len(layers)))
     ]
     for k, layer in enumerate(layers):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,11 @@ class Sessions:
 
     def __init__(self, net: Network) -> None:
         self._net = net
-        self._writing = threading.Lock()
+        #: Held by whoever changes the parameters; counts steps and epochs.
+        self.writer = _engine.Writer()
         self._plans: dict[str, tuple[Any, _engine.CompiledPlan]] = {}
         self._training: tuple[Any, _engine.Session] | None = None
+        self._stepping: tuple[Optimizer, float | None, _engine.Session] | None = None
 
     def _pass(self, rows: int, labels: bool) -> Pass:
         net = self._net
@@ -40,6 +42,7 @@ class Sessions:
             threads=net.n_threads,
             loss_index=loss.index if isinstance(loss, NamedLoss) else None,
             labels=labels,
+            any_target=loss.target_range == (-math.inf, math.inf),
         )
 
     def _compiled(self, kind: str, key: Any, plan: Callable[[], PassPlan]) -> _engine.CompiledPlan:
@@ -55,16 +58,6 @@ class Sessions:
         gradient = "panels" if immediate else "whole"
         return plan_training(self._pass(rows, labels), self._net.memory, gradient)
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Only one call at a time may change the parameters."""
-        if not self._writing.acquire(blocking=False):
-            raise RuntimeError("the net is being trained by another thread; one may at a time")
-        try:
-            yield
-        finally:
-            self._writing.release()
-
     def training(
         self,
         rows: int,
@@ -73,7 +66,7 @@ class Sessions:
         optimizer: Optimizer,
         progress: Callable[[int], None] | None = None,
     ) -> _engine.Session:
-        """A session that makes steps of at most `rows` samples. Hold `writing` around its use."""
+        """A session that makes steps of at most `rows` samples. Hold `writer` around its use."""
         net = self._net
         state = optimizer._bind(net.identity, net.dtype, net.n_parameters)
         key = (labels, immediate, net.memory, net.n_threads, optimizer.clip_norm, id(state))
@@ -81,12 +74,13 @@ class Sessions:
         if kept is not None and kept[0] == key and kept[1].rows >= rows:
             kept[1].progress = progress
             return kept[1]
-        self._training = None
+        self.forget_training()
         loss = net.loss_function
         session = _engine.Session(
             _engine.CompiledPlan(self.training_plan(rows, labels, immediate)),
             net.theta,
             state,
+            self.writer,
             immediate=immediate,
             clip_norm=optimizer.clip_norm or 0.0,
             mask_seed=net.mask_seed,
@@ -96,6 +90,22 @@ class Sessions:
         )
         self._training = (key, session)
         return session
+
+    def forget_training(self) -> None:
+        """The next step is planned anew."""
+        self._training = self._stepping = None
+
+    def remember_step(self, optimizer: Optimizer, session: _engine.Session) -> None:
+        """Later steps with that optimizer may take the short way."""
+        self._stepping = (optimizer, optimizer.clip_norm, session)
+
+    def try_step(self, X: Any, y: Any, optimizer: Any) -> float | None:
+        """A step like the last one, without conversions; None where anything about it is different."""
+        if self._stepping is None:
+            return None
+        last, clip_norm, session = self._stepping
+        rate = optimizer.lr if last is optimizer and optimizer.clip_norm == clip_norm else None
+        return session.try_step(X, y, rate) if type(rate) is float else None
 
     @contextmanager
     def differentiation(self, data: Data) -> Iterator[_engine.Session]:

@@ -36,14 +36,16 @@ def save(net: Network, path: Any) -> None:
     """Write `net` to `path`, by way of a file beside it."""
     settings = net.settings()
     if isinstance(settings["loss"], Loss):
-        raise ValueError("save: the loss is made of functions, which a file cannot hold; pickle the net")
+        raise ValueError(
+            "save: the loss is made of functions, which a file cannot hold; pickle the net"
+        )
     description = {
         **settings,
         "layers": [_describe(layer, index) for index, layer in enumerate(net.layers)],
         "input_shape": list(net.input_shape),
         "seed": net.seed.entropy,
-        "epochs_begun": net.epochs_begun,
-        "steps_begun": net.steps_begun,
+        "steps_begun": net.sessions.writer.steps,
+        "epochs_begun": net.sessions.writer.epochs,
     }
     tensors = {}
     for index, (weight, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
@@ -112,7 +114,7 @@ def load(path: Any) -> Network:
 def _restore(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Network:
     from fnn_core.network import Network
 
-    counts = {name: int(description.pop(name)) for name in ("epochs_begun", "steps_begun")}
+    counts = {name: int(description.pop(name)) for name in ("steps_begun", "epochs_begun")}
     layers = [
         REGISTRY[settings["kind"]](
             **{name: value for name, value in settings.items() if name != "kind"}
@@ -126,7 +128,9 @@ def _restore(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Net
             if view is not None:
                 tensor = tensors[f"layers.{index}.{name}"]
                 if tensor.shape != view.shape or tensor.dtype != view.dtype:
-                    raise ValueError(f"layers.{index}.{name} has shape {tensor.shape}, {tensor.dtype}")
+                    raise ValueError(
+                        f"layers.{index}.{name} has shape {tensor.shape}, {tensor.dtype}"
+                    )
                 view[...] = tensor
-    net.epochs_begun, net.steps_begun = counts["epochs_begun"], counts["steps_begun"]
+    net.sessions.writer.steps, net.sessions.writer.epochs = counts.values()
     return net

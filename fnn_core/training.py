@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fnn_core import _engine, callbacks as hooks
+from fnn_core import _engine
+from fnn_core import callbacks as hooks
 from fnn_core.callbacks import History
-from fnn_core.checks import as_choice, as_flag, as_positive_int
+from fnn_core.checks import as_choice, as_flag, as_positive_int, as_sequence
 from fnn_core.data import Data, as_batch_size, as_data, steps_of
 from fnn_core.errors import NonFiniteLossError
 from fnn_core.losses import Loss
@@ -59,7 +60,7 @@ def fit(
     bar = EpochBar(epochs, steps, as_flag(progress, "progress"))
     outputs = np.empty((data.count, *net.output_shape), net.dtype) if chosen else None
     history = History()
-    with net.sessions.writing():
+    with net.sessions.writer:
         session = net.sessions.training(rows, data.labels, immediate, optimizer, bar.at_step)
         session.load(
             _engine.Samples(session.compiled, data.inputs, data.targets, data.weights),
@@ -90,7 +91,7 @@ def fit(
 
 
 def _as_callbacks(callbacks: Any) -> tuple[Callable[..., Any], ...]:
-    called = (callbacks,) if callable(callbacks) else tuple(callbacks)
+    called = (callbacks,) if callable(callbacks) else as_sequence(callbacks, "callbacks")
     for callback in called:
         if not callable(callback):
             raise TypeError(f"callbacks: expected functions of (net, history), got {callback!r}")
@@ -107,15 +108,15 @@ def _epoch(
 ) -> dict[str, float]:
     """One pass over the data, in one call of the engine."""
     first = optimizer.steps
-    rates = np.array([optimizer.rate(step) for step in range(first, first + steps)]) if callable(
-        optimizer.lr
-    ) else np.full(steps, optimizer.lr)
+    rates = (
+        np.array([optimizer.rate(step) for step in range(first, first + steps)])
+        if callable(optimizer.lr)
+        else np.full(steps, optimizer.lr)
+    )
     start = time.perf_counter()
     forward = validation.forward if validation is not None else None
     with net.sessions.blas_held(session.compiled):
-        loss, validation_loss, done, failed = session.run(rates, net.epochs_begun, net.steps_begun, forward)
-    net.epochs_begun += 1
-    net.steps_begun += done
+        loss, validation_loss, done, failed = session.run(rates, forward)
     if failed is not None:
         raise NonFiniteLossError(epoch, done, failed)
     numbers = {"loss": loss}
@@ -129,16 +130,24 @@ class _Validation:
 
     def __init__(self, net: Network, validation_data: Any, metrics: dict[str, Metric]) -> None:
         if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
-            raise TypeError("validation_data: expected (X, y) or (X, y, sample_weight)")
+            raise TypeError(
+                f"validation_data: expected (X, y) or (X, y, sample_weight), got {validation_data!r}"
+            )
         self._net = net
         self._metrics = metrics
-        self._data = as_data(net, *validation_data, names=("validation X", "validation y"))
+        self._data = as_data(
+            net, *validation_data, names=("validation_data[0]", "validation_data[1]")
+        )
         user_loss = isinstance(net.loss_function, Loss)
         self._outputs = (
-            np.empty((self._data.count, *net.output_shape), net.dtype) if metrics or user_loss else None
+            np.empty((self._data.count, *net.output_shape), net.dtype)
+            if metrics or user_loss
+            else None
         )
         compiled = net.sessions.inference(self._data.labels)
-        samples = _engine.Samples(compiled, self._data.inputs, self._data.targets, self._data.weights)
+        samples = _engine.Samples(
+            compiled, self._data.inputs, self._data.targets, self._data.weights
+        )
         self.forward = _engine.Forward(
             compiled,
             net.theta,
@@ -154,7 +163,9 @@ class _Validation:
         loss = self._net.loss_function
         if self._outputs is not None:
             if isinstance(loss, Loss):
-                numbers["val_loss"] = loss.mean(self._data.targets, self._outputs, self._data.weights)
+                numbers["val_loss"] = loss.mean(
+                    self._data.targets, self._outputs, self._data.weights
+                )
             for name, metric in self._metrics.items():
                 numbers[f"val_{name}"] = float(metric(self._data.targets, self._outputs))
         return numbers
@@ -168,14 +179,15 @@ def step(
 ) -> float:
     """`Network.step` where something has yet to be checked, converted or planned."""
     data = as_data(net, X, y, sample_weight)
-    with net.sessions.writing():
+    with net.sessions.writer:
         session = net.sessions.training(
             data.count, data.labels, is_immediate(update, optimizer), optimizer
         )
         samples = _engine.Samples(session.compiled, data.inputs, data.targets, data.weights)
         with net.sessions.blas_held(session.compiled):
-            loss, made = session.step(samples, optimizer.rate(optimizer.steps), net.steps_begun)
+            loss, made = session.step(samples, optimizer.rate(optimizer.steps))
     if not made:
         raise NonFiniteLossError(0, 0, loss)
-    net.steps_begun += 1
+    if update == "auto" and sample_weight is None:
+        net.sessions.remember_step(optimizer, session)
     return loss

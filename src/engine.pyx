@@ -24,7 +24,7 @@ from kernels cimport (
 )
 from plan cimport Plan, fill_plan
 from training cimport (
-    FINISHED, INTERRUPTED, LOSS_NOT_FINITE, LOSS_RAISED, RUN_LENGTH, Training, differentiate, train,
+    FINISHED, LOSS_NOT_FINITE, NO_WEIGHT, RUN_LENGTH, Training, differentiate, train,
 )
 
 cnp.import_array()
@@ -167,7 +167,14 @@ cdef class CompiledPlan:
     """A plan (fnn_core/plan.py) as the loops read it, and the workspaces made for it."""
     cdef Plan plan
     cdef readonly object description
+    cdef readonly bint uses_blas
     cdef list workspaces
+    # What the calls that must be brief compare with.
+    cdef tuple input_shape, output_shape
+    cdef int type_number
+    cdef bint any_target
+    cdef long rows
+    cdef double flops
 
     def __cinit__(self, description):
         self.description = description
@@ -176,14 +183,16 @@ cdef class CompiledPlan:
         if self.plan.layers == NULL:
             raise MemoryError("no memory for a plan")
         fill_plan(&self.plan, kernels_in_use(description.dtype.itemsize), description)
+        self.uses_blas = any(layer.gemm == "blas" for layer in description.layers)
+        self.input_shape = description.input_shape
+        self.output_shape = description.output_shape
+        self.type_number = description.dtype.num
+        self.any_target = description.any_target
+        self.rows = description.rows
+        self.flops = description.flops
 
     def __dealloc__(self):
         free(self.plan.layers)
-
-    @property
-    def uses_blas(self):
-        """Whether any layer's products are BLAS's."""
-        return any(layer.gemm == "blas" for layer in self.description.layers)
 
     cdef Memory take_workspace(self):
         """A workspace nobody else uses; the GIL makes taking and giving atomic."""
@@ -234,6 +243,51 @@ cdef class OptimizerState:
 
 # ---- Calls ----------------------------------------------------------------------------------------------
 
+# Multiplies and adds of a call below which letting go of the GIL costs more than it gives others.
+cdef enum:
+    BRIEF = 200000
+
+
+cdef class Writer:
+    """Who may change a net's parameters: one call at a time. Counts the steps and epochs begun."""
+    cdef bint busy
+    cdef public uint64_t steps, epochs
+
+    def __enter__(self):
+        self.acquire()
+
+    def __exit__(self, *exception):
+        self.busy = False
+
+    cdef int acquire(self) except -1:
+        if self.busy:
+            raise RuntimeError("the net is being trained by another thread; one may at a time")
+        self.busy = True
+        return 0
+
+
+cdef bint is_batch(array, int type_number, long rows, long columns) noexcept:
+    """Whether an object is an array that the engine can read as it lies: (rows, ...) of `columns` a row."""
+    if type(array) is not cnp.ndarray:
+        return False
+    cdef cnp.ndarray checked = array
+    return (cnp.PyArray_TYPE(checked) == type_number
+            and cnp.PyArray_CHKFLAGS(checked, cnp.NPY_ARRAY_CARRAY_RO)
+            and cnp.PyArray_ISNOTSWAPPED(checked)
+            and cnp.PyArray_NDIM(checked) > 0 and cnp.PyArray_DIM(checked, 0) == rows
+            and cnp.PyArray_SIZE(checked) == rows * columns)
+
+
+cdef bint has_shape(cnp.ndarray array, tuple sample_shape) noexcept:
+    """Whether the array's shape is (N, *sample_shape)."""
+    cdef int axis
+    if cnp.PyArray_NDIM(array) != 1 + len(sample_shape):
+        return False
+    for axis in range(len(sample_shape)):
+        if cnp.PyArray_DIM(array, axis + 1) != <long> sample_shape[axis]:
+            return False
+    return True
+
 
 cdef class Samples:
     """Inputs, targets and weights, checked against a plan and kept alive."""
@@ -264,13 +318,15 @@ cdef class Session:
     cdef Training training
     cdef readonly CompiledPlan compiled
     cdef readonly OptimizerState optimizer
+    cdef Writer writer
     cdef Memory workspace
     cdef public object progress
     cdef object user_loss, error
     cdef cnp.ndarray theta, order, rates, outputs
     cdef Samples samples
 
-    def __init__(self, CompiledPlan compiled, cnp.ndarray theta, OptimizerState optimizer=None, *,
+    def __init__(self, CompiledPlan compiled, cnp.ndarray theta, OptimizerState optimizer=None,
+                 Writer writer=None, *,
                  bint immediate=False, double clip_norm=0, uint64_t mask_seed=0, uint64_t shuffle_seed=0,
                  user_loss=None, progress=None):
         """`user_loss(y, t)` gives (values, slopes); `progress(steps)` is told of steps done, now and then."""
@@ -278,6 +334,7 @@ cdef class Session:
         self.compiled = compiled
         self.theta = theta
         self.optimizer = optimizer
+        self.writer = writer
         self.workspace = compiled.take_workspace()
         self.user_loss = user_loss
         self.progress = progress
@@ -348,55 +405,103 @@ cdef class Session:
         self.error = None
 
     cdef int report(self) except -1:
-        """Raise what a user's function or a signal handler raised."""
+        """Raise what a user's function or a signal handler raised, or refuse a batch without weight."""
+        if self.training.outcome == NO_WEIGHT:
+            raise ValueError(
+                f"sample_weight: the weights of batch {self.training.steps_done} sum to zero; the step was not made")
         if self.error is not None:
             error, self.error = self.error, None
             raise error
         return 0
 
-    def run(self, cnp.ndarray rates, uint64_t epoch, uint64_t first_step, Forward validation=None):
+    def run(self, cnp.ndarray rates, Forward validation=None):
         """One pass over the samples, a step a batch, and the loss of `validation` after it; without the GIL.
 
         Returns (mean loss, validation loss or None, steps done, the loss that was not finite or None).
         """
         cdef Training *training = &self.training
         cdef int64_t *order = <int64_t *> training.data.order
+        cdef uint64_t epoch = self.writer.epochs
         cdef int threads = team_threads(training.plan.threads)
         _require(rates, np.dtype(np.float64), training.steps, "rates")
         training.rates = <const double *> cnp.PyArray_DATA(rates)
-        self.reset(first_step)
+        self.reset(self.writer.steps)
+        self.writer.epochs += 1
         with nogil:
             if order != NULL:
                 shuffle(training.shuffle_seed, epoch, training.data.samples, order)
-            if threads > 1:
-                with parallel(num_threads=threads):
-                    train(training, threadid(), team_size())
-            else:
-                train(training, 0, 1)
+            run_team(training, threads)
             if validation is not None and training.outcome == FINISHED:
                 validation.run_without_gil()
+        self.writer.steps += training.steps_done
         self.report()
         mean = training.loss_sum / training.weight_sum if training.weight_sum > 0 else float("nan")
         failed = training.failed_loss if training.outcome == LOSS_NOT_FINITE else None
         return mean, validation.mean_loss() if validation is not None else None, training.steps_done, failed
 
-    def step(self, Samples samples, double rate, uint64_t number):
+    def step(self, Samples samples, double rate):
         """One step on one batch. Returns (loss, whether it was finite and the step was made)."""
+        self.take_samples(samples, samples.count)
+        self.make_step(rate)
+        self.report()
+        return self.training.failed_loss if self.training.steps_done == 0 else self.training.loss_sum \
+            / self.training.weight_sum, self.training.steps_done == 1
+
+    cdef void make_step(self, double rate):
         cdef Training *training = &self.training
         cdef int threads = team_threads(training.plan.threads)
-        self.take_samples(samples, samples.count)
         training.rates = &rate
-        self.reset(number)
-        with nogil:
-            if threads > 1:
-                with parallel(num_threads=threads):
-                    train(training, threadid(), team_size())
-            else:
-                train(training, 0, 1)
+        self.reset(self.writer.steps)
+        if threads == 1 and training.plan.loss != NULL and self.compiled.flops < BRIEF:
+            train(training, 0, 1)
+        else:
+            with nogil:
+                run_team(training, threads)
+        self.writer.steps += training.steps_done
+
+    def try_step(self, X, y, double rate):
+        """The loss of one step, or None where an argument is not just what the engine reads, or the loss is not
+        finite: the caller then goes the long way round, which converts, checks and reports."""
+        cdef Training *training = &self.training
+        cdef const Plan *plan = training.plan
+        cdef const Kernels *kernels = plan.kernels
+        cdef long rows, i
+        cdef const int64_t *labels
+        if self.compiled.uses_blas or self.writer.busy or type(X) is not cnp.ndarray:
+            return None
+        if not has_shape(<cnp.ndarray> X, self.compiled.input_shape):
+            return None
+        rows = cnp.PyArray_DIM(<cnp.ndarray> X, 0)
+        if (not 0 < rows <= self.compiled.rows
+                or not is_batch(X, self.compiled.type_number, rows, plan.inputs)
+                or not kernels.all_finite(rows * plan.inputs, cnp.PyArray_DATA(<cnp.ndarray> X))):
+            return None
+        if plan.labels:
+            if not is_batch(y, cnp.NPY_INT64, rows, 1) or cnp.PyArray_NDIM(<cnp.ndarray> y) != 1:
+                return None
+            labels = <const int64_t *> cnp.PyArray_DATA(<cnp.ndarray> y)
+            for i in range(rows):
+                if labels[i] < 0 or labels[i] >= plan.outputs:
+                    return None
+        elif (not self.compiled.any_target or not is_batch(y, self.compiled.type_number, rows, plan.outputs)
+                or not (has_shape(<cnp.ndarray> y, self.compiled.output_shape)
+                        or (plan.outputs == 1 and cnp.PyArray_NDIM(<cnp.ndarray> y) == 1))
+                or not kernels.all_finite(rows * plan.outputs, cnp.PyArray_DATA(<cnp.ndarray> y))):
+            return None
+        training.data.inputs = <char *> cnp.PyArray_DATA(<cnp.ndarray> X)
+        training.data.targets = <char *> cnp.PyArray_DATA(<cnp.ndarray> y)
+        training.data.weights = NULL
+        training.data.order = NULL
+        training.data.samples = training.batch_rows = rows
+        training.steps = 1
+        training.outputs = NULL
+        self.writer.acquire()
+        try:
+            self.make_step(rate)
+        finally:
+            self.writer.busy = False
         self.report()
-        if training.outcome == LOSS_NOT_FINITE:
-            return training.failed_loss, False
-        return training.loss_sum / training.weight_sum, True
+        return training.loss_sum / training.weight_sum if training.steps_done else None
 
     def differentiate(self, double scale, cnp.ndarray gradient):
         """The loss of the loaded samples, Σ c_i ℓ_i with c_i = scale s_i; `gradient` becomes its gradient."""
@@ -415,6 +520,15 @@ cdef class Session:
                 differentiate(training, into, 0, 1)
         self.report()
         return training.loss_sum
+
+
+cdef void run_team(Training *training, int threads) noexcept nogil:
+    """The training loop on a team of threads."""
+    if threads > 1:
+        with parallel(num_threads=threads):
+            train(training, threadid(), team_size())
+    else:
+        train(training, 0, 1)
 
 
 cdef int team_threads(int planned) noexcept:
@@ -526,3 +640,38 @@ cdef class Forward:
         if self.workspace is not None:
             self.compiled.give_workspace(self.workspace)
             self.workspace = None
+
+    @staticmethod
+    def try_one(CompiledPlan compiled, cnp.ndarray theta, X):
+        """F_n of few samples on this thread, or None where X is not just what the engine reads."""
+        cdef const Plan *plan = &compiled.plan
+        cdef Inference inference
+        cdef cnp.npy_intp[32] shape
+        cdef cnp.ndarray outputs
+        cdef Memory workspace
+        cdef long rows
+        cdef int axis, axes = len(compiled.output_shape)
+        if compiled.uses_blas or type(X) is not cnp.ndarray or axes > 31:
+            return None
+        if not has_shape(<cnp.ndarray> X, compiled.input_shape):
+            return None
+        rows = cnp.PyArray_DIM(<cnp.ndarray> X, 0)
+        if (rows * compiled.flops > BRIEF or not is_batch(X, compiled.type_number, rows, plan.inputs)
+                or not plan.kernels.all_finite(rows * plan.inputs, cnp.PyArray_DATA(<cnp.ndarray> X))):
+            return None
+        shape[0] = rows
+        for axis in range(axes):
+            shape[axis + 1] = <long> compiled.output_shape[axis]
+        outputs = cnp.PyArray_EMPTY(axes + 1, shape, compiled.type_number, 0)
+        workspace = compiled.take_workspace()
+        inference.plan = plan
+        inference.theta = <char *> cnp.PyArray_DATA(theta)
+        inference.workspace = workspace.data
+        inference.data.inputs = <char *> cnp.PyArray_DATA(<cnp.ndarray> X)
+        inference.data.samples = rows
+        inference.outputs = <char *> cnp.PyArray_DATA(outputs)
+        inference.losses = NULL
+        inference.probabilities = False
+        infer(&inference, 0, 1)
+        compiled.give_workspace(workspace)
+        return outputs

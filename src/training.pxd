@@ -13,6 +13,7 @@ from plan cimport Plan
 cdef enum Outcome:
     FINISHED
     LOSS_NOT_FINITE
+    NO_WEIGHT                 # the weights of a batch sum to zero
     LOSS_RAISED               # a user's own loss
     INTERRUPTED
 
@@ -271,7 +272,8 @@ cdef inline void train(Training *training, int thread, int threads) noexcept nog
             if thread == 0:
                 optimizer.step -= 1
                 training.failed_loss = loss
-                training.outcome = LOSS_RAISED if outcome == LOSS_RAISED else LOSS_NOT_FINITE
+                if outcome != LOSS_RAISED:
+                    training.outcome = LOSS_NOT_FINITE if isfinite(batch.scale) else NO_WEIGHT
             return
         backward(plan, &batch, &sink, thread, threads)
         if not training.immediate:

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import reference
 
 import fnn_core as fnn
-import reference
 
 ACTIVATIONS = sorted(fnn.activations.REGISTRY)
 LOSSES = sorted(fnn.losses.REGISTRY)
@@ -97,7 +97,7 @@ def assert_close(got, want, dtype="float64", terms=1, c=32, what=""):
 
 def assert_same_bits(got, want, what=""):
     got, want = np.asarray(got), np.asarray(want)
-    assert got.dtype == want.dtype and got.shape == want.shape, what
+    assert (got.dtype, got.shape) == (want.dtype, want.shape), what
     assert got.tobytes() == want.tobytes(), f"{what}: {np.sum(got != want)} numbers differ"
 
 

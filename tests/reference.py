@@ -7,6 +7,7 @@ slope. Samples are rows here, where the paper's are columns. Constants are PyTor
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from scipy.special import erf, expit, log_softmax, softmax
@@ -214,7 +215,7 @@ class Optimizer:
 
 
 class SGD(Optimizer):
-    defaults = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+    defaults: ClassVar = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
 
     def update(self, θ, g, η):
         g = g + self.weight_decay * θ
@@ -225,7 +226,7 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    defaults = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
+    defaults: ClassVar = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
 
     def update(self, θ, g, η):
         return self.adam(θ, g + self.weight_decay * θ, η)
@@ -239,14 +240,14 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    defaults = {**Adam.defaults, "weight_decay": 1e-2}
+    defaults: ClassVar = {**Adam.defaults, "weight_decay": 1e-2}
 
     def update(self, θ, g, η):
         return self.adam(θ * (1 - η * self.weight_decay), g, η)
 
 
 class RMSprop(Optimizer):
-    defaults = {
+    defaults: ClassVar = {
         "alpha": 0.99,
         "eps": 1e-8,
         "weight_decay": 0.0,
@@ -267,7 +268,7 @@ class RMSprop(Optimizer):
 
 
 class Adagrad(Optimizer):
-    defaults = {"lr_decay": 0.0, "eps": 1e-10, "weight_decay": 0.0}
+    defaults: ClassVar = {"lr_decay": 0.0, "eps": 1e-10, "weight_decay": 0.0}
 
     def update(self, θ, g, η):
         g = g + self.weight_decay * θ

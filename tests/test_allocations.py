@@ -4,9 +4,8 @@ import shutil
 import subprocess
 import sys
 
-import pytest
-
 import nets
+import pytest
 
 COUNTER = r"""
 #include <stddef.h>

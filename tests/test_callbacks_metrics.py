@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
+import nets
 import numpy as np
 import pytest
 
 import fnn_core as fnn
-import nets
 
 
 def classes(rng, n=60):
@@ -20,8 +20,10 @@ def classifier():
 
 def test_history_is_a_mapping(rng):
     history = classifier().fit(*classes(rng), epochs=3, metrics=("accuracy",))
-    assert isinstance(history, fnn.History) and isinstance(history, Mapping)
-    assert {"loss", "accuracy"} <= set(history) and len(history) == len(set(history))
+    assert isinstance(history, fnn.History)
+    assert isinstance(history, Mapping)
+    assert {"loss", "accuracy"} <= set(history)
+    assert len(history) == len(set(history))
     assert all(len(numbers) == 3 for numbers in history.values())
     with pytest.raises(KeyError):
         history["val_loss"]
@@ -191,7 +193,7 @@ def test_mode(rng):
 
 
 def test_unknown_monitor_names_the_known(rng):
-    with pytest.raises(ValueError, match="val_los.*val_loss"):
+    with pytest.raises(ValueError, match=r"val_los.*val_loss"):
         stopped(rng, [0.01], monitor="val_los")
 
 
@@ -212,7 +214,8 @@ def test_progress(rng, capsys):
     pytest.importorskip("tqdm")
     history = classifier().fit(*classes(rng), epochs=3, progress=True)
     shown = capsys.readouterr()
-    assert "loss" in shown.err + shown.out and len(history["loss"]) == 3
+    assert "loss" in shown.err + shown.out
+    assert len(history["loss"]) == 3
     classifier().fit(*classes(rng), epochs=3)
     shown = capsys.readouterr()
     assert not shown.err + shown.out

@@ -1,11 +1,11 @@
 """Dropout: which units fall, what scale the others get, and gradients at the drawn mask."""
 
+import nets
 import numpy as np
 import pytest
+import reference
 
 import fnn_core as fnn
-import nets
-import reference
 
 
 def net_of(layers, width, **options):

@@ -40,7 +40,7 @@ def test_input_shape(shape):
 
 
 @pytest.mark.parametrize(
-    "name, wrong, known",
+    ("name", "wrong", "known"),
     [
         ("loss", "squared_eror", "squared_error"),
         ("loss", 3, "squared_error"),
@@ -72,7 +72,7 @@ def test_seed(wrong):
 
 def test_memory_setter():
     net = network(memory="store")
-    with pytest.raises(ValueError, match="memory.*recompute"):
+    with pytest.raises(ValueError, match=r"memory.*recompute"):
         net.memory = "nothing"
     assert net.memory == "store"
 
@@ -155,7 +155,7 @@ def test_clip_norm(name, wrong):
 
 
 @pytest.mark.parametrize(
-    "name, option, wrong",
+    ("name", "option", "wrong"),
     [
         (n, o, w)
         for n, options in NUMBERS.items()
@@ -172,7 +172,7 @@ def test_nesterov_needs_momentum():
 
 
 @pytest.mark.parametrize(
-    "build, named",
+    ("build", "named"),
     [
         (lambda: fnn.schedules.Constant(-1.0), "lr"),
         (lambda: fnn.schedules.Constant(NAN), "lr"),

@@ -1,10 +1,10 @@
 """What the parameters are before training."""
 
+import nets
 import numpy as np
 import pytest
 
 import fnn_core as fnn
-import nets
 
 HE = ["relu", "leaky_relu", "elu", "gelu", "silu", "mish", "softplus"]
 
@@ -20,8 +20,10 @@ def weight(activation, fan_in=300, fan_out=200, **options):
 
 
 def assert_uniform(W, bound):
-    assert np.abs(W).max() <= bound and np.abs(W).max() > 0.999 * bound
-    assert abs(W.std() - bound / np.sqrt(3)) < 0.01 * bound and abs(W.mean()) < 0.01 * bound
+    assert np.abs(W).max() <= bound
+    assert np.abs(W).max() > 0.999 * bound
+    assert abs(W.std() - bound / np.sqrt(3)) < 0.01 * bound
+    assert abs(W.mean()) < 0.01 * bound
 
 
 @pytest.mark.parametrize("activation", nets.ACTIVATIONS)

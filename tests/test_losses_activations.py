@@ -1,11 +1,11 @@
 """σ, σ', ℓ and L number by number, to the ends of their range, through a net with W = I."""
 
+import nets
 import numpy as np
 import pytest
+import reference
 
 import fnn_core as fnn
-import nets
-import reference
 
 FAR = {"float32": 3e30, "float64": 3e200}
 
@@ -71,7 +71,8 @@ def test_nan_in_nan_out(name, dtype):
     net.biases[0][[0, 4, 8]] = np.nan
     got = net.predict(np.ones((5, 9), dtype))
     is_nan = np.isnan(got)
-    assert is_nan[:, [0, 4, 8]].all() and is_nan.sum() == 15
+    assert is_nan[:, [0, 4, 8]].all()
+    assert is_nan.sum() == 15
 
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
@@ -109,11 +110,12 @@ def assert_loss_right(loss, y, t, dtype):
         value(y.astype(float), t.astype(float)),
         slope(y.astype(float), t.astype(float)),
     )
-    eps = np.finfo(dtype).eps
-    scale = np.abs(t).max(axis=1).astype(float) * (np.abs(y).max() if y.ndim == 2 else 1) + 1
+    eps = float(np.finfo(dtype).eps)
+    scale = 1 + np.abs(t).max(axis=1).astype(float) * max(1, np.abs(y).max() if y.ndim == 2 else 1)
     if loss in ("squared_error", "poisson"):
         scale = scale + np.abs(want)
-    assert np.isfinite(got).all() and np.isfinite(got_slope).all()
+    assert np.isfinite(got).all()
+    assert np.isfinite(got_slope).all()
     assert np.all(np.abs(got - want) <= 64 * eps * scale), (got, want)
     assert np.all(np.abs(got_slope - want_slope) <= 32 * eps * (1 + np.abs(want_slope)))
 
@@ -128,7 +130,7 @@ def test_losses(loss, dtype, rng):
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("size", [40, 90, 1e3, 1e5, 1e30])
 def test_cross_entropy_at_extreme_logits(size, dtype, rng):
-    """exp of these overflows; the loss and its slope do not."""
+    """Where exp overflows, the loss and its slope do not."""
     t = np.array([[size, 0, -size], [size, size, size], [-size, -size, 0], [0, size, size - 1]])
     assert_loss_right("softmax_cross_entropy", rng.integers(0, 3, 4), t, dtype)
     assert_loss_right("softmax_cross_entropy", rng.dirichlet(np.ones(3), 4), t, dtype)
@@ -222,7 +224,7 @@ def test_an_exception_in_ones_own_loss_surfaces(broken, update, rng):
 
 
 @pytest.mark.parametrize(
-    "value, slope, named",
+    ("value", "slope", "named"),
     [
         (lambda y, t: 1.0, slope_of, "value"),
         (lambda y, t: np.ones((len(t), 2)), slope_of, "value"),

@@ -1,11 +1,11 @@
 """Ten steps of every optimizer, with all its options, along the reference's."""
 
+import nets
 import numpy as np
 import pytest
+import reference
 
 import fnn_core as fnn
-import nets
-import reference
 
 CASES = {
     "sgd": [
@@ -72,19 +72,19 @@ def pair(name, lr=0.01, **options):
     return fnn.optimizers.REGISTRY[name](lr, **options), reference.OPTIMIZERS[name](lr, **options)
 
 
-@pytest.mark.parametrize("name, options", ALL)
+@pytest.mark.parametrize(("name", "options"), ALL)
 def test_ten_steps(name, options):
     follow(nets.network([7, 11, 5, 3]), *pair(name, **options))
 
 
 @pytest.mark.parametrize("update", ["immediate", "deferred"])
-@pytest.mark.parametrize("name, options", ALL)
+@pytest.mark.parametrize(("name", "options"), ALL)
 def test_ten_steps_within_fit(name, options, update):
     """State and step number go on from one call of fit to the next."""
     follow(nets.network([7, 11, 5, 3]), *pair(name, **options), update=update)
 
 
-@pytest.mark.parametrize("name, options", ALL)
+@pytest.mark.parametrize(("name", "options"), ALL)
 def test_float32(name, options):
     follow(nets.network([7, 11, 5, 3], dtype="float32"), *pair(name, **options), dtype="float32")
 
@@ -178,6 +178,8 @@ def test_schedule_values():
 def test_cosine_warms_up():
     cosine = fnn.schedules.Cosine(0.8, 100, warmup=10)
     rates = np.array([cosine(i) for i in range(101)])
-    assert np.all(np.diff(rates[:10]) > 0) and np.all(np.diff(rates[11:]) < 0)
-    assert rates.max() == pytest.approx(0.8) and 0 <= rates[0] < 0.2
+    assert np.all(np.diff(rates[:10]) > 0)
+    assert np.all(np.diff(rates[11:]) < 0)
+    assert rates.max() == pytest.approx(0.8)
+    assert 0 <= rates[0] < 0.2
     assert rates[100] == pytest.approx(0.0, abs=1e-3)

@@ -1,10 +1,11 @@
 """The memory plan: it adds up, it is what is allocated, and it is as short as Remark 8 says."""
 
+import nets
 import numpy as np
 import pytest
 
 import fnn_core as fnn
-import nets
+from fnn_core.testing import allocation_counts
 
 WIDTHS, BATCH = [50, 64, 37, 80, 10], 96
 
@@ -26,7 +27,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("mode, update, dtype", CASES)
+@pytest.mark.parametrize(("mode", "update", "dtype"), CASES)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_plan_adds_up(optimizer, mode, update, dtype):
     net = net_of(memory=mode, dtype=dtype)
@@ -44,41 +45,42 @@ def test_the_plan_adds_up(optimizer, mode, update, dtype):
     printed = str(plan)
     assert f"{plan.total_bytes:,}" in printed or str(plan.total_bytes) in printed
     for buffer in plan.buffers:
-        assert buffer.name in printed and buffer.symbol in printed
+        assert buffer.name in printed
+        assert buffer.symbol in printed
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
-@pytest.mark.parametrize("mode, update, dtype", CASES)
+@pytest.mark.parametrize(("mode", "update", "dtype"), CASES)
 def test_the_plan_is_what_is_allocated(mode, update, dtype, n_threads):
     net = net_of(memory=mode, dtype=dtype, n_threads=n_threads)
     X, y = data(dtype=dtype)
     optimizer = fnn.SGD(0.01)
     plan = net.memory_plan(batch_size=BATCH, optimizer=optimizer, update=update)
-    before = fnn.testing.allocation_counts()
+    before = allocation_counts()
     net.fit(X, y, batch_size=BATCH, optimizer=optimizer, update=update)
-    after = fnn.testing.allocation_counts()
+    after = allocation_counts()
     assert after.bytes - before.bytes == plan.workspace_bytes
     assert after.calls - before.calls == 1, "one aligned allocation"
     for _ in range(10):
         net.fit(X, y, epochs=2, batch_size=BATCH, optimizer=optimizer, update=update)
-    assert fnn.testing.allocation_counts().calls == after.calls
+    assert allocation_counts().calls == after.calls
 
 
 def test_planning_allocates_nothing():
     net = net_of()
-    before = fnn.testing.allocation_counts()
+    before = allocation_counts()
     net.memory_plan(batch_size=100_000, optimizer="adam")
-    after = fnn.testing.allocation_counts()
+    after = allocation_counts()
     assert (after.calls, after.bytes) == (before.calls, before.bytes)
 
 
 def test_a_thousand_steps_allocate_nothing():
     net, (X, y), optimizer = net_of(), data(), fnn.Adam()
     net.step(X, y, optimizer)
-    before = fnn.testing.allocation_counts()
+    before = allocation_counts()
     for _ in range(1000):
         net.step(X, y, optimizer)
-    assert fnn.testing.allocation_counts().calls == before.calls
+    assert allocation_counts().calls == before.calls
 
 
 def growth(mode, update, optimizer="sgd", activation="tanh", **options):
@@ -131,9 +133,9 @@ def test_gradients_and_predict_stay_within_their_workspace(n_threads):
     net.gradients(X, y)
     net.predict(X)
     net.loss(X, y)
-    before = fnn.testing.allocation_counts()
+    before = allocation_counts()
     for _ in range(20):
         net.gradients(X, y)
         net.predict(X)
         net.loss(X, y)
-    assert fnn.testing.allocation_counts().calls == before.calls
+    assert allocation_counts().calls == before.calls

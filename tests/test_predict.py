@@ -1,12 +1,12 @@
 """predict, predict_proba, and the parameters as views."""
 
+import nets
 import numpy as np
 import pytest
+import reference
 from scipy.special import expit, softmax
 
 import fnn_core as fnn
-import nets
-import reference
 
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
@@ -17,14 +17,16 @@ def test_predict_is_the_forward_pass(activation, dtype, rng):
     for n in (1, 2, 15, 64, 1031):
         X = rng.normal(size=(n, 13)).astype(dtype)
         got = net.predict(X)
-        assert got.dtype == dtype and got.shape == (n, 5)
+        assert got.dtype == dtype
+        assert got.shape == (n, 5)
         nets.assert_close(got, reference.predict(layers, X), dtype, 30)
 
 
 def test_predict_nothing(rng):
     net = nets.network([13, 29, 5])
     got = net.predict(np.empty((0, 13)))
-    assert got.shape == (0, 5) and got.dtype == "float64"
+    assert got.shape == (0, 5)
+    assert got.dtype == "float64"
 
 
 def test_one_sample_after_the_other_is_all_at_once(rng):
@@ -72,7 +74,8 @@ def test_probabilities(dtype, rng):
     X = (10 * rng.normal(size=(40, 13))).astype(dtype)
     net = nets.network([13, 29, 5], loss="softmax_cross_entropy", dtype=dtype)
     got = net.predict_proba(X)
-    assert got.dtype == dtype and got.shape == (40, 5)
+    assert got.dtype == dtype
+    assert got.shape == (40, 5)
     nets.assert_close(got, softmax(net.predict(X).astype(float), axis=1), dtype, 30)
     np.testing.assert_allclose(got.sum(axis=1), 1, rtol=1e-5)
     net = nets.network([13, 29, 5], loss="binary_cross_entropy", dtype=dtype)
@@ -100,8 +103,10 @@ def test_no_probabilities_without_a_loss_that_has_them(rng):
 def test_theta_is_the_storage(dtype, rng):
     net = nets.network([13, 29, 17, 5], bias=[True, False, True], dtype=dtype)
     theta = net.theta
-    assert theta.ndim == 1 and theta.dtype == dtype
-    assert theta.flags.c_contiguous and theta.flags.writeable
+    assert theta.ndim == 1
+    assert theta.dtype == dtype
+    assert theta.flags.c_contiguous
+    assert theta.flags.writeable
     assert theta.size == net.n_parameters == 29 * 14 + 17 * 29 + 5 * 18
     assert [W.shape for W in net.weights] == [(29, 13), (17, 29), (5, 17)]
     assert [b if b is None else b.shape for b in net.biases] == [(29,), None, (5,)]
@@ -113,19 +118,22 @@ def test_theta_is_the_storage(dtype, rng):
     net.biases[2][...] *= 2
     nets.assert_close(net.predict(X), 2 * before, dtype, 30)
     theta[:] = 0
-    assert not net.predict(X).any() and not net.weights[1].any()
+    assert not net.predict(X).any()
+    assert not net.weights[1].any()
 
 
 def test_theta_outlives_the_net():
     theta = nets.network([13, 29, 5]).theta
-    assert np.isfinite(theta).all() and theta.any()
+    assert np.isfinite(theta).all()
+    assert theta.any()
 
 
 def test_dropout_has_no_parameters():
     net = fnn.Network(
         [fnn.Dense(4), fnn.Dropout(0.5), fnn.Dense(2)], input_shape=3, loss="squared_error"
     )
-    assert net.weights[1] is None and net.biases[1] is None
+    assert net.weights[1] is None
+    assert net.biases[1] is None
     assert len(net.weights) == len(net.biases) == len(net.layers) == 3
 
 
@@ -133,6 +141,8 @@ def test_describes_itself():
     net = nets.network([13, 29, 5])
     assert tuple(np.atleast_1d(net.input_shape)) == (13,)
     assert tuple(np.atleast_1d(net.output_shape)) == (5,)
-    assert np.dtype(net.dtype) == "float64" and len(net.layers) == 2
-    assert "Dense" in repr(net.layers[0]) and "29" in repr(net.layers[0])
+    assert np.dtype(net.dtype) == "float64"
+    assert len(net.layers) == 2
+    assert "Dense" in repr(net.layers[0])
+    assert "29" in repr(net.layers[0])
     assert "Network" in repr(net)

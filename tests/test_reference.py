@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 import reference as ref
 
 
@@ -46,7 +45,9 @@ def test_slopes_are_central_differences(name):
 def test_slopes_at_kinks():
     zero = np.zeros(1)
     at = {name: float(slope(zero, zero)[0]) for name, (_, slope) in ref.ACTIVATIONS.items()}
-    assert at["relu"] == 0 and at["leaky_relu"] == 0.01 and at["elu"] == 1
+    assert at["relu"] == 0
+    assert at["leaky_relu"] == 0.01
+    assert at["elu"] == 1
     assert at["selu"] == ref.SELU_SCALE * ref.SELU_ALPHA
     edges = np.array([-1.0, 1.0])
     assert not ref.ACTIVATIONS["hard_tanh"][1](edges, edges).any()
@@ -58,4 +59,4 @@ def test_optimizers_descend(name):
     start = θ @ θ
     for _ in range(100):
         θ = optimizer.step(θ, 2 * θ)
-    assert θ @ θ < start / 2 or name == "adagrad" and θ @ θ < start
+    assert θ @ θ < start * (0.9 if name == "adagrad" else 0.5)

@@ -5,11 +5,11 @@ import json
 import pickle
 import struct
 
+import nets
 import numpy as np
 import pytest
 
 import fnn_core as fnn
-import nets
 
 
 def trained(dtype="float32", **options):
@@ -53,7 +53,8 @@ def test_the_same_net_again(way, dtype, tmp_path):
     nets.assert_same_bits(again.theta, net.theta)
     nets.assert_same_bits(again.predict(X), net.predict(X))
     assert again.loss(X, y) == net.loss(X, y)
-    assert np.dtype(again.dtype) == dtype and again.memory == "store"
+    assert np.dtype(again.dtype) == dtype
+    assert again.memory == "store"
     assert [repr(layer) for layer in again.layers] == [repr(layer) for layer in net.layers]
     assert np.array_equal(np.atleast_1d(again.input_shape), np.atleast_1d(net.input_shape))
 

@@ -2,11 +2,11 @@
 
 import tracemalloc
 
+import nets
 import numpy as np
 import pytest
 
 import fnn_core as fnn
-import nets
 
 
 def visits(n, batch_size, shuffle=True, seed=0, epochs=1):
@@ -27,7 +27,7 @@ def visits(n, batch_size, shuffle=True, seed=0, epochs=1):
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("n, batch_size", [(10, 3), (12, 4), (1, 1), (5, 8), (257, 16)])
+@pytest.mark.parametrize(("n", "batch_size"), [(10, 3), (12, 4), (1, 1), (5, 8), (257, 16)])
 def test_an_epoch_visits_each_sample_once(n, batch_size, shuffle):
     moved = visits(n, batch_size, shuffle)
     last = n % batch_size
@@ -73,7 +73,8 @@ def test_step_returns_the_loss_before(loss, rng):
     net = nets.network([7, 11, 3], "relu", loss)
     before = net.loss(X, y)
     value = net.step(X, y, fnn.SGD(1e-3))
-    assert isinstance(value, float) and value == pytest.approx(before, rel=1e-13)
+    assert isinstance(value, float)
+    assert value == pytest.approx(before, rel=1e-13)
     assert net.loss(X, y) < before
 
 
@@ -245,9 +246,11 @@ def test_a_step_that_is_not_finite_leaves_no_trace(dtype, optimizer, update, rng
     spoil(spared, bad[0], 20)
     with pytest.raises(fnn.NonFiniteLossError) as caught:
         net.fit(*bad, optimizer=one, epochs=3, **options)
-    assert caught.value.epoch == 0 and caught.value.batch == 1
+    assert caught.value.epoch == 0
+    assert caught.value.batch == 1
     assert not np.isfinite(caught.value.value)
-    assert "batch" in str(caught.value) and "epoch" in str(caught.value)
+    assert "batch" in str(caught.value)
+    assert "epoch" in str(caught.value)
     nets.assert_same_bits(net.theta, spared.theta)
     for each, its in ((net, one), (spared, two)):
         each.fit(*good, optimizer=its, **options)

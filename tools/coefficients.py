@@ -105,14 +105,21 @@ def logarithm_tail(double):
 
 def normal_tail(double):
     """(a + c) exp(a²/2) Phi(-a) in t = (a - c) / (a + c), for a from 0 until Phi underflows."""
-    centre, end, degree = (mp.mpf(4), mp.mpf("38.6"), 22) if double else (mp.mpf(3), mp.mpf("14.3"), 9)
+    centre, end, degree = (
+        (mp.mpf(4), mp.mpf("38.6"), 22) if double else (mp.mpf(3), mp.mpf("14.3"), 9)
+    )
 
     def function(t):
         a = centre * (1 + t) / (1 - t)
         return (a + centre) * mp.erfc(a / mp.sqrt(2)) * mp.exp(a * a / 2) / 2
 
     return remez(
-        function, lambda t: 1 / function(t), mp.mpf(-1), (end - centre) / (end + centre), degree, grid=1000
+        function,
+        lambda t: 1 / function(t),
+        mp.mpf(-1),
+        (end - centre) / (end + centre),
+        degree,
+        grid=1000,
     )
 
 

@@ -106,13 +106,17 @@ class Connection:
         weight = self.weight_view(theta)
         if weight is None:
             return
-        initialize: Callable[..., Any] = initializer_for(self.layer.initializer, self.layer.activation)
+        initialize: Callable[..., Any] = initializer_for(
+            self.layer.initializer, self.layer.activation
+        )
         drawn = np.asarray(initialize(rng, self.weight_shape))
+        expected = f"initializer of layer {self.index}: expected finite numbers {self.weight_shape}"
+        if drawn.dtype.kind not in "biuf":
+            raise TypeError(f"{expected}, got {drawn!r}")
         if drawn.shape != self.weight_shape:
-            raise ValueError(
-                f"initializer of layer {self.index}: expected an array of shape {self.weight_shape}, "
-                f"got {drawn.shape}"
-            )
+            raise ValueError(f"{expected}, got shape {drawn.shape}")
+        if not np.isfinite(drawn).all():
+            raise ValueError(f"{expected}, got some that are not finite")
         weight[...] = drawn
         bias = self.bias_view(theta)
         if bias is not None:

@@ -39,7 +39,9 @@ class Dropout(Layer):
         self.activation = as_activation("identity")
 
     def connect(self, input_shape: Shape) -> Connection:
-        return Connection(layer=self, input_shape=input_shape, output_shape=input_shape, rate=self.rate)
+        return Connection(
+            layer=self, input_shape=input_shape, output_shape=input_shape, rate=self.rate
+        )
 
     def settings(self) -> dict[str, Any]:
         return {"rate": self.rate}
