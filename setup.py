@@ -11,12 +11,13 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 KERNELS = Path("src/kernels")
-# No errno and no floating-point traps: nobody reads them here, and they keep loops from being vectorised.
-# Neither changes a result.
+# No errno and no floating-point traps: nobody reads them here, and they keep loops from being
+# vectorised. Neither changes a result.
 CFLAGS = ["-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 LDFLAGS = []
 
-# FNN_SANITIZE=address,undefined builds with those sanitizers; CONTRIBUTING.md says how to run the tests then.
+# FNN_SANITIZE=address,undefined builds with those sanitizers; CONTRIBUTING.md says how to run the
+# tests then.
 if os.environ.get("FNN_SANITIZE"):
     CFLAGS += [f"-fsanitize={os.environ['FNN_SANITIZE']}", "-fno-omit-frame-pointer", "-g", "-O1"]
     LDFLAGS += [f"-fsanitize={os.environ['FNN_SANITIZE']}"]

@@ -26,15 +26,12 @@ double multiply_and_add(long rounds)
         factor[lane] = (REAL)0.999;
         term[lane] = (REAL)0.001;
     }
-    for (int chain = 0; chain < CHAINS; chain++)
-        sums[chain] = term * (REAL)chain;
+    for (int chain = 0; chain < CHAINS; chain++) sums[chain] = term * (REAL)chain;
     for (long round = 0; round < rounds; round++) {
 #pragma GCC unroll 12
-        for (int chain = 0; chain < CHAINS; chain++)
-            sums[chain] = sums[chain] * factor + term;
+        for (int chain = 0; chain < CHAINS; chain++) sums[chain] = sums[chain] * factor + term;
     }
-    for (int chain = 0; chain < CHAINS; chain++)
-        total += sums[chain];
+    for (int chain = 0; chain < CHAINS; chain++) total += sums[chain];
     sink = total[0];
     return 2.0 * lanes * CHAINS * (double)rounds;
 }

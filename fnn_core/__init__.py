@@ -1,7 +1,8 @@
 """Train and differentiate feedforward networks on a CPU.
 
-An implementation of Algorithms 1 and 2 of T. Hamm, "A Derivation of Feedforward Neural Network Gradients Using
-Fréchet Calculus": in place, over preallocated buffers, with the memory modes of its Remark 8.
+An implementation of Algorithms 1 and 2 of T. Hamm, "A Derivation of Feedforward Neural Network
+Gradients Using Fréchet Calculus": in place, over preallocated buffers, with the memory modes of its
+Remark 8.
 """
 
 import os
@@ -21,7 +22,16 @@ from fnn_core import (
 from fnn_core.activations import Activation
 from fnn_core.callbacks import EarlyStopping, History
 from fnn_core.errors import NonFiniteLossError
-from fnn_core.layers import Dense, Dropout
+from fnn_core.layers import (
+    AvgPool,
+    Conv,
+    ConvTranspose,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    MaxPool,
+)
 from fnn_core.losses import Loss
 from fnn_core.network import Gradients, Network
 from fnn_core.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
@@ -32,7 +42,7 @@ from fnn_core.version import __version__
 
 
 def build_info() -> dict[str, Any]:
-    """The compiler, the instruction set in use and those compiled, OpenMP, BLAS, and the threads to be had.
+    """Versions, the instruction set in use and those compiled, OpenMP, BLAS, threads to be had.
 
     Examples
     --------
@@ -56,12 +66,18 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "AvgPool",
+    "Conv",
+    "ConvTranspose",
     "Dense",
     "Dropout",
     "EarlyStopping",
+    "Flatten",
+    "GlobalAvgPool",
     "Gradients",
     "History",
     "Loss",
+    "MaxPool",
     "MemoryPlan",
     "Network",
     "NonFiniteLossError",

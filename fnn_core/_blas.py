@@ -18,10 +18,11 @@ def _integer_bytes() -> int:
 
 
 class _Threads:
-    """Holds BLAS to one thread while any net is at work with it, and puts the caller's setting back.
+    """Holds BLAS to one thread while any net works with it, then restores the caller's setting.
 
-    The setting is one for the whole process, so its users are counted. A symbol looked up in SciPy's module is
-    found in the library that this module is linked with, whatever other BLAS the process has loaded.
+    The setting is one for the whole process, so its users are counted. A symbol looked up in
+    SciPy's module is found in the library that this module is linked with, whatever other BLAS the
+    process has loaded.
     """
 
     def __init__(self) -> None:

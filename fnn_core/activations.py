@@ -46,7 +46,8 @@ def as_activation(activation: Any) -> Activation:
         return activation
     if not isinstance(activation, str):
         raise TypeError(
-            f"activation: expected an Activation or one of {', '.join(REGISTRY)}, got {activation!r}"
+            f"activation: expected an Activation or one of {', '.join(REGISTRY)}, "
+            f"got {activation!r}"
         )
     if activation not in REGISTRY:
         raise ValueError(f"activation = {activation!r}: expected one of {', '.join(REGISTRY)}")

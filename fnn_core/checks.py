@@ -14,13 +14,14 @@ from fnn_core import _engine
 LARGEST_SIZE = 2**48
 
 
-def as_positive_int(value: Any, name: str) -> int:
-    """An int of at least 1."""
+def as_positive_int(value: Any, name: str, most: int | None = None) -> int:
+    """An int of at least 1, and at most `most`, or else 2**48."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name}: expected a positive int, got {value!r}")
-    if not 1 <= value <= LARGEST_SIZE:
-        raise ValueError(f"{name} = {value}: expected an int in 1..2**48")
-    return int(value)
+    number = int(value)
+    if not 1 <= number <= (most or LARGEST_SIZE):
+        raise ValueError(f"{name} = {number}: expected an int in 1..{most or '2**48'}")
+    return number
 
 
 def as_flag(value: Any, name: str) -> bool:
@@ -154,8 +155,8 @@ def as_targets(
     if wrong.any():
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(
-            f"{name}[{', '.join(map(str, place))}] = {targets[place]}: {loss.name} takes targets in "
-            f"[{low:g}, {high:g}]"
+            f"{name}[{', '.join(map(str, place))}] = {targets[place]}: {loss.name} takes targets "
+            f"in [{low:g}, {high:g}]"
         )
     return targets, False
 

@@ -11,7 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fnn_core import Dense, Dropout, Network, NonFiniteLossError, activations, optimizers
+from fnn_core import (
+    Dense,
+    Dropout,
+    Network,
+    NonFiniteLossError,
+    __version__,
+    activations,
+    optimizers,
+)
 from fnn_core.preparation import fold_scaling, prepare, r2_on_validation
 from fnn_core.tables import MissingExtraError, digits, read_table
 
@@ -93,7 +101,7 @@ def train(options: argparse.Namespace) -> None:
         validation_data=data.validation,
         metrics=("accuracy",) if data.task == "classification" else (),
         update=options.update,
-        progress=not options.quiet,
+        progress=not options.quiet and sys.stderr.isatty(),
     )
     seconds = time.perf_counter() - start
 
@@ -166,6 +174,7 @@ def check_writable(path: Path) -> None:
 def build_parser() -> Parser:
     """The parser of the whole command line."""
     parser = Parser(prog="fnn", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"fnn_core {__version__}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
     add_train(commands)
     add_plan(commands)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
     from fnn_core.network import Network
 
 
-class Data(NamedTuple):
-    """Inputs, targets (class labels or not) and sample weights, checked and in the engine's dtype."""
+@dataclass(frozen=True)
+class Data:
+    """Inputs, targets (labels or numbers) and sample weights, checked, in the engine's dtype."""
 
     inputs: np.ndarray
     targets: np.ndarray

@@ -22,6 +22,6 @@ class NonFiniteLossError(FloatingPointError):
 
     def __str__(self) -> str:
         return (
-            f"the loss of batch {self.batch} of epoch {self.epoch} is {self.value}; the step was not made. "
-            "A smaller learning rate, scaled inputs or clip_norm usually help"
+            f"the loss of batch {self.batch} of epoch {self.epoch} is {self.value}; the step was "
+            "not made. A smaller learning rate, scaled inputs or clip_norm usually help"
         )

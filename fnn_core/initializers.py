@@ -1,7 +1,7 @@
 """Initial weights: draws around zero whose spread fits the layer's fan-in and fan-out.
 
-`REGISTRY` maps names to functions ``(rng, shape)``, `shape` being the weight's, outputs first: a dense
-``(d_k, d_{k-1})``, a convolution ``(filters, *kernel_size, channels // groups)``.
+`REGISTRY` maps names to functions ``(rng, shape)``, `shape` being the weight's, outputs first: a
+dense ``(d_k, d_{k-1})``, a convolution ``(filters, *kernel_size, channels // groups)``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ REGISTRY: dict[str, Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 _RELU_KIN = {"relu", "leaky_relu", "elu", "gelu", "silu", "mish", "softplus"}
 
 
-def as_initializer(initializer: Any) -> Initializer | None:
+def as_initializer(initializer: Initializer | None) -> Initializer | None:
     """Check a name or a function; None means the one that suits the activation."""
     if initializer is None or callable(initializer):
         return initializer

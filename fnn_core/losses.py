@@ -1,6 +1,7 @@
 """The losses ℓ(y, t), as the kernels offer them, and a user's own.
 
-`REGISTRY` maps each name to its `NamedLoss`. A loss's value is the mean over samples; over outputs it is a sum.
+`REGISTRY` maps each name to its `NamedLoss`. A loss's value is the mean over samples; over outputs
+it is a sum.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class NamedLoss:
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss of the user's: functions of targets y and outputs t, both of shape ``(N, *output_shape)``.
+    """A loss of the user's: functions of targets y and outputs t, each ``(N, *output_shape)``.
 
     Parameters
     ----------
@@ -58,7 +59,8 @@ class Loss:
     slope : callable
         ``slope(y, t)`` gives L = ∂ℓ/∂t, of the shape of `t`.
     curvature : callable, optional
-        ``curvature(y, t, v)`` gives ℓ''(y, t) v, of the shape of `t`; second-order products need it.
+        ``curvature(y, t, v)`` gives ℓ''(y, t) v, of the shape of `t`; second-order products need
+        it.
 
     Raises
     ------

@@ -15,8 +15,8 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 def accuracy(y: np.ndarray, t: np.ndarray) -> float:
     """The share of samples whose class is right.
 
-    The class of an output is its largest entry, or, where there is one output, whether that is above 0:
-    the logit of one half. `y` holds labels, or one row of probabilities a sample.
+    The class of an output is its largest entry, or, where there is one output, whether that is
+    above 0: the logit of one half. `y` holds labels, or one row of probabilities a sample.
     """
     if t[0].size == 1:
         return float(np.mean((t.reshape(len(t)) > 0) == (np.reshape(y, len(t)) > 0.5)))
@@ -26,7 +26,7 @@ def accuracy(y: np.ndarray, t: np.ndarray) -> float:
 
 
 def r2(y: np.ndarray, t: np.ndarray) -> float:
-    """The coefficient of determination R², averaged over outputs; 0 for an output without variance."""
+    """R², the coefficient of determination, averaged over outputs; 0 for one without variance."""
     y, t = (np.asarray(a, float).reshape(len(t), -1) for a in (y, t))
     residual = ((y - t) ** 2).sum(axis=0)
     total = ((y - y.mean(axis=0)) ** 2).sum(axis=0)

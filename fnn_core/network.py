@@ -22,8 +22,9 @@ from fnn_core.data import as_data
 from fnn_core.layers import Connection, Layer
 from fnn_core.losses import Loss, as_loss
 from fnn_core.optimizers import Optimizer, as_optimizer
-from fnn_core.parallelism import available_threads
-from fnn_core.plan import MEMORY_MODES, Buffer, MemoryPlan, layer_memory
+from fnn_core.parallelism import MOST_THREADS, available_threads
+from fnn_core.plan import Buffer, MemoryPlan
+from fnn_core.planning import MEMORY_MODES, layer_memory
 from fnn_core.sessions import Sessions
 
 DTYPES = ("float32", "float64")
@@ -46,7 +47,7 @@ class Gradients:
 
 
 class Network:
-    """A feedforward network F_n(x) = f_n(… f_1(x)), f_k = σ_k(C_k(·, W_k) + ι_k(b_k)) (Sections 3 and 4).
+    """A feedforward network F_n(x) = f_n(… f_1(x)), f_k = σ_k(C_k(·, W_k) + ι_k(b_k)) (Section 4).
 
     Parameters
     ----------
@@ -57,8 +58,9 @@ class Network:
         A name of `fnn_core.losses`, or a loss of your own.
     dtype : {"float32", "float64"}
     memory : {"auto", "recompute", "store", "reuse"}
-        What the forward pass keeps for the backward pass (Remark 8 i): a; σ(a) and σ'(a); or σ(a). "auto":
-        "reuse" for layers whose activation allows it, "recompute" for the others. Can be set later.
+        What the forward pass keeps for the backward pass (Remark 8 i): a; σ(a) and σ'(a); or σ(a).
+        "auto": "reuse" for layers whose activation allows it, "recompute" for the others. Can be
+        set later.
     n_threads : int, optional
         All that the process may use by default. Results do not depend on it. Can be set later.
     seed : int or None
@@ -109,13 +111,13 @@ class Network:
         weights, masks, shuffles = np.random.SeedSequence(self.seed.entropy).spawn(3)
         #: Tells this net from others, for the optimizers that belong to it.
         self.identity = object()
-        #: With the writer's counts of steps and of epochs they give dropout's masks and the shuffling.
+        #: With the writer's counts of steps and epochs they give dropout's masks and the shuffling.
         self.mask_seed = int(masks.generate_state(1, np.uint64)[0])
         self.shuffle_seed = int(shuffles.generate_state(1, np.uint64)[0])
         self._named_optimizers: dict[str, Optimizer] = {}
         self._allocate()
         self.memory = memory
-        self.n_threads = n_threads  # type: ignore[assignment]
+        self.n_threads = n_threads
         rng = np.random.default_rng(weights)
         for connection in self.connections:
             connection.initialize(rng, self.theta)
@@ -150,7 +152,9 @@ class Network:
     @n_threads.setter
     def n_threads(self, n_threads: int | None) -> None:
         self._n_threads = (
-            available_threads() if n_threads is None else as_positive_int(n_threads, "n_threads")
+            available_threads()
+            if n_threads is None
+            else as_positive_int(n_threads, "n_threads", MOST_THREADS)
         )
         self.sessions.forget_training()
 
@@ -176,7 +180,8 @@ class Network:
         ----------
         X : array_like, shape (N, *input_shape)
             Never written to; not copied where it is contiguous and of the net's dtype.
-        y : array_like, shape (N, *output_shape), or (N,) for labels and where the output is one number
+        y : array_like, shape (N, *output_shape)
+            Or (N,) for labels, and where the output is one number.
         epochs, batch_size : int
             The last batch of an epoch may be short.
         optimizer : str or Optimizer
@@ -188,10 +193,11 @@ class Network:
         shuffle : bool
             Whether each epoch takes the samples in a new order.
         metrics : names or functions of (y, t)
-            "accuracy", "r2", "mean_absolute_error", or your own. Keeps the outputs of an epoch, (N, d_n).
+            "accuracy", "r2", "mean_absolute_error", or your own. Keeps the outputs of an epoch,
+            (N, d_n).
         update : {"auto", "immediate", "deferred"}
-            "immediate" applies each G_k as soon as it is known and forgets it (Remark 8 iii); the results are
-            the same. "auto": "immediate", unless the optimizer has a `clip_norm`.
+            "immediate" applies each G_k as soon as it is known and forgets it (Remark 8 iii); the
+            results are the same. "auto": "immediate", unless the optimizer has a `clip_norm`.
         callbacks : functions of (net, history)
             Called after every epoch; one that returns True ends the training. See `EarlyStopping`.
         progress : bool
@@ -241,7 +247,8 @@ class Network:
             The loss of the batch, before the update.
         """
         if sample_weight is None and update == "auto":
-            loss = self.sessions.try_step(X, y, self._named_optimizers.get(optimizer, optimizer))
+            known = self._named_optimizers.get(optimizer) if type(optimizer) is str else optimizer
+            loss = self.sessions.try_step(X, y, known)
             if loss is not None:
                 return loss
         return training.step(self, X, y, self._optimizer(optimizer), sample_weight, update)
@@ -258,7 +265,7 @@ class Network:
         return self._forward(X, out, probabilities=False)
 
     def predict_proba(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Probabilities, shape ``(N, *output_shape)``: the loss's own function (softmax, sigmoid) of F_n(X).
+        """Probabilities, shape ``(N, *output_shape)``: the loss's softmax or sigmoid of F_n(X).
 
         Raises
         ------
@@ -282,8 +289,8 @@ class Network:
             )
         elif out.shape != (len(inputs), *self.output_shape) or not out.flags.carray:
             raise ValueError(
-                f"out: expected a C-contiguous writeable array of shape {(len(inputs), *self.output_shape)}, "
-                f"got {out.shape}"
+                "out: expected a C-contiguous writeable array of shape "
+                f"{(len(inputs), *self.output_shape)}, got {out.shape}"
             )
         elif np.may_share_memory(out, inputs):
             raise ValueError("out: expected an array that does not share memory with X")
@@ -316,12 +323,14 @@ class Network:
         with self.sessions.blas_held(compiled):
             forward.run()
         forward.close()
-        return forward.mean_loss()
+        mean = forward.mean_loss()
+        assert mean is not None
+        return mean
 
     def gradients(
         self, X: Any, y: Any, sample_weight: Any = None, *, out: Gradients | None = None
     ) -> tuple[float, Gradients]:
-        """The loss and its gradient with respect to all W_k and b_k (Theorems 7 and 10, Algorithms 1 and 2).
+        """The loss and its gradient with respect to all W_k and b_k (Theorems 7 and 10).
 
         Memory does not grow with N: the gradient is accumulated over blocks of samples.
 
@@ -397,13 +406,15 @@ class Network:
             optimizer_bytes=sum(state.bytes for state in states),
             workspace_bytes=planned.workspace_bytes,
             buffers=(parameters, *states, *planned.buffers),
-            title=f"memory = {self.memory!r}, batch of {batch_size}, {chosen.name}, update = {update!r}",
+            title=f"memory = {self.memory!r}, batch of {batch_size}, {chosen.name}, "
+            f"update = {update!r}",
         )
 
     def save(self, path: Any) -> None:
-        """Write the net as a safetensors file, its description as JSON in the metadata; see `fnn_core.load`.
+        """Write the net as a safetensors file, its description as JSON in the metadata.
 
-        The file is written beside `path` and renamed, so that an earlier one is never half overwritten.
+        `fnn_core.load` reads it. The file is written beside `path` and renamed, so that an earlier
+        one is never half overwritten.
 
         Raises
         ------
@@ -486,7 +497,7 @@ def _connect(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> tuple[Con
 
 
 def _name_of_dtype(dtype: Any) -> Any:
-    """ "float32" of numpy.float32 and its kin; anything else as it is."""
+    """The name of a dtype, as "float32" of numpy.float32; anything else as it is."""
     try:
         return np.dtype(dtype).name
     except TypeError:

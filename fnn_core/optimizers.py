@@ -1,7 +1,7 @@
 """The optimizers, with PyTorch's formulas and defaults.
 
-An optimizer belongs to the first net that uses it and goes on where it stopped in later calls. `REGISTRY` maps
-the names that `fit` and `step` accept to the classes.
+An optimizer belongs to the first net that uses it and goes on where it stopped in later calls.
+`REGISTRY` maps the names that `fit` and `step` accept to the classes.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Setting(NamedTuple):
 class Optimizer:
     """Settings, and the state that a net's training has built up.
 
-    A new optimizer is a subclass with its settings, a line in `REGISTRY`, and a kernel. A setting may be changed
-    later, and holds from the next call on.
+    A new optimizer is a subclass with its settings, a line in `REGISTRY`, and a kernel. A setting
+    may be changed later, and holds from the next call on.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Optimizer:
     lr: Rate
     clip_norm: float | None
 
-    def __init__(self, lr: Rate, clip_norm: float | None) -> None:
+    def __init__(self, lr: Rate = 1e-3, clip_norm: float | None = None) -> None:
         self._net_token: object | None = None
         self._state: _engine.OptimizerState | None = None
         self.lr = lr
@@ -82,7 +82,8 @@ class Optimizer:
         if self.state_slots != tuple(array is not None for array in self._state.arrays):
             super().__setattr__(name, before)
             raise ValueError(
-                f"{name} = {value!r}: expected to be set before the first step, which made the state"
+                f"{name} = {value!r}: expected to be set before the first step, which made the "
+                "state"
             )
         self._configure(self._state)
 

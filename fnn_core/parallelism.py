@@ -6,6 +6,9 @@ import math
 import os
 from pathlib import Path
 
+#: Each thread of a call has a workspace of its own, so more than any machine has is a mistake.
+MOST_THREADS = 4096
+
 
 def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
     """The cores that a container's quota amounts to; infinite where there is none."""

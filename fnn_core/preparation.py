@@ -88,7 +88,7 @@ def prepare(
             table.features,
             target,
             test_size=validation,
-            random_state=seed,
+            random_state=seed % 2**32,  # as much of it as scikit-learn takes
             stratify=target if task == "classification" else None,
         )
     except ValueError as error:

@@ -67,7 +67,7 @@ class Exponential:
 
 @dataclass(frozen=True)
 class Cosine:
-    """From 0 up to `lr` over `warmup` steps, then down to `minimum` on half a cosine, at step `steps`.
+    """From 0 up to `lr` over `warmup` steps, then along half a cosine to `minimum` at step `steps`.
 
     >>> schedule = Cosine(1.0, steps=10, warmup=2)
     >>> [round(schedule(step), 3) for step in (0, 1, 2, 6, 10)]

@@ -11,7 +11,7 @@ from fnn_core import _engine
 from fnn_core._blas import THREADS as BLAS_THREADS
 from fnn_core.data import Data
 from fnn_core.losses import Loss, NamedLoss
-from fnn_core.plan import GRADIENT_ROWS, Pass, PassPlan, plan_inference, plan_training
+from fnn_core.planning import GRADIENT_ROWS, Pass, PassPlan, plan_inference, plan_training
 
 if TYPE_CHECKING:
     from fnn_core.network import Network
@@ -100,7 +100,7 @@ class Sessions:
         self._stepping = (optimizer, optimizer.clip_norm, session)
 
     def try_step(self, X: Any, y: Any, optimizer: Any) -> float | None:
-        """A step like the last one, without conversions; None where anything about it is different."""
+        """A step like the last one, without conversions; None where anything differs."""
         if self._stepping is None:
             return None
         last, clip_norm, session = self._stepping

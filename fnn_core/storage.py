@@ -1,4 +1,4 @@
-"""Nets in files: safetensors, the description as JSON in the metadata. No pickle, nothing is executed."""
+"""Nets in files: safetensors, the description as JSON in the metadata. Nothing is executed."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from fnn_core.errors import NonFiniteLossError
 from fnn_core.losses import Loss
 from fnn_core.metrics import Metric, as_metrics
 from fnn_core.optimizers import Optimizer
-from fnn_core.plan import UPDATES
+from fnn_core.planning import UPDATES
 from fnn_core.progress import EpochBar
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def is_immediate(update: str, optimizer: Optimizer) -> bool:
-    """Whether each G_k is applied and forgotten (Remark 8 iii). A norm to clip needs all of G first."""
+    """Whether each G_k is applied and forgotten (Remark 8 iii). Clipping needs all of G first."""
     as_choice(update, "update", UPDATES)
     if update == "immediate" and optimizer.clip_norm is not None:
         raise ValueError(
-            "update = 'immediate': expected 'deferred' or 'auto' with clip_norm, which needs the whole "
-            "gradient before any weight changes"
+            "update = 'immediate': expected 'deferred' or 'auto' with clip_norm, which needs the "
+            "whole gradient before any weight changes"
         )
     return update == "immediate" or (update == "auto" and optimizer.clip_norm is None)
 
@@ -79,7 +79,8 @@ def fit(
                 history.append(numbers)
                 bar.end_epoch(numbers)
                 # All of them are called, also where the first has seen enough.
-                if any([callback(net, history) for callback in called]):
+                wants_end = [callback(net, history) for callback in called]
+                if any(wants_end):
                     break
         finally:
             bar.close()
@@ -126,18 +127,18 @@ def _epoch(
 
 
 class _Validation:
-    """The validation data of a `fit`: its loss comes out of the epoch's call, its metrics after it."""
+    """The validation data of a `fit`: the epoch's call gives its loss; its metrics come after."""
 
     def __init__(self, net: Network, validation_data: Any, metrics: dict[str, Metric]) -> None:
         if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
             raise TypeError(
-                f"validation_data: expected (X, y) or (X, y, sample_weight), got {validation_data!r}"
+                "validation_data: expected (X, y) or (X, y, sample_weight), "
+                f"got {validation_data!r}"
             )
         self._net = net
         self._metrics = metrics
-        self._data = as_data(
-            net, *validation_data, names=("validation_data[0]", "validation_data[1]")
-        )
+        X, y, weights = (*validation_data, None)[:3]
+        self._data = as_data(net, X, y, weights, ("validation_data[0]", "validation_data[1]"))
         user_loss = isinstance(net.loss_function, Loss)
         self._outputs = (
             np.empty((self._data.count, *net.output_shape), net.dtype)

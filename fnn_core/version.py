@@ -1,1 +1,3 @@
+"""The version, for setup and for the package."""
+
 __version__ = "0.1.0"

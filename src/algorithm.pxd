@@ -6,6 +6,7 @@ in the place of what was kept, panel by panel of features, so that activations a
 with the batch. What becomes of G_k is up to the sink (Remark 8 iii).
 """
 from libc.stddef cimport size_t
+from libc.string cimport memcpy
 
 from kernels cimport (
     KEEP_OUTPUT, KEEP_OUTPUT_AND_SLOPE, KEEP_PREACTIVATION,
@@ -24,6 +25,13 @@ cdef struct Batch:
     const char *theta
     char *workspace
     char *output              # where F_n goes; NULL: into the workspace
+    char *input_slope         # where ∂ℓ/∂x goes (rows, d_0); NULL: not wanted
+
+
+# Parameters that are updated, summed or squared together. Part of the numerical contract: norms are sums over
+# these runs.
+cdef enum:
+    RUN_LENGTH = 8192
 
 
 cdef struct Sink:
@@ -49,7 +57,8 @@ cdef inline char *forward(const Plan *plan, const Batch *batch, long first_row, 
     block.rows = rows
     block.first_row = first_row
     block.draw = &batch.draw
-    block.scratch = batch.workspace + plan.product_panels + thread * plan.product_panel
+    block.without_bias = 0
+    block.scratch = batch.workspace + plan.scratch + thread * plan.scratch_of_thread
     for k in range(plan.depth):
         layer = &plan.layers[k]
         block.first = 0
@@ -68,7 +77,7 @@ cdef inline char *keep(const Plan *plan, const Batch *batch, const Layer *layer,
     cdef size_t offset = first_row * layer.outputs * plan.kernels.real_bytes
     cdef long d = layer.outputs
     cdef char *output = a
-    if is_identity(plan, layer):
+    if is_identity(plan, layer) and not plan.keeps_factors:
         return a
     if layer.memory == KEEP_OUTPUT:
         layer.activation.value(rows, d, a, d, a, d)
@@ -127,83 +136,220 @@ cdef inline void backward(const Plan *plan, const Batch *batch, const Sink *sink
                           int threads) noexcept nogil:
     """For k = n..1: G_k ← C_k††(σ_{k−1}(a_{k−1}), T), g_k ← ι_k*(T), T ← C_k†(T, W_k) ⊙ σ_{k−1}'(a_{k−1}).
 
-    The threads share out the panels of each layer's input features. A panel's part of G_k, and of the next T,
-    depends on nothing that another panel writes, and is summed over the samples by one thread in one order.
+    The threads share out the tasks of each layer: panels of a dense layer's input features, chunks of samples of
+    the others. A task writes what no other one reads, and sums over its samples in one order.
     """
+    cdef long lowest = plan.lowest if batch.input_slope == NULL else 0
     cdef const Layer *layer
-    cdef long k, panel
+    cdef long k, task
+    for k in range(plan.depth - 1, lowest - 1, -1):
+        layer = &plan.layers[k]
+        task = thread
+        while task < layer.panels * layer.chunks:
+            backward_task(plan, batch, layer, task, lowest, sink, thread)
+            task += threads
+        meet(threads)
+        if layer.chunks > 1 and layer.trainable and not plan.keeps_factors:
+            join_chunks(plan, batch, layer, sink, thread, threads)
+            meet(threads)
+
+
+cdef inline void backward_from_factors(const Plan *plan, const Batch *batch, const Sink *sink, int thread,
+                                       int threads) noexcept nogil:
+    """For k = n..1: G_k ← C_k††(σ_{k−1}(a_{k−1}), T), g_k ← ι_k*(T), once every T is known (Remark 8 ii)."""
+    cdef const Layer *layer
+    cdef long k, task
     for k in range(plan.depth - 1, plan.lowest - 1, -1):
         layer = &plan.layers[k]
-        panel = thread
-        while panel < layer.panels:
-            backward_panel(plan, batch, layer, panel, sink, thread)
-            panel += threads
-        meet(threads)
+        task = thread
+        while layer.trainable and task < layer.panels * layer.chunks:
+            task_gradient(plan, batch, layer, task, sink, thread)
+            task += threads
+        if layer.chunks > 1 and layer.trainable:
+            meet(threads)
+            join_chunks(plan, batch, layer, sink, thread, threads)
+            meet(threads)
+    meet(threads)
 
 
-cdef inline void backward_panel(const Plan *plan, const Batch *batch, const Layer *layer, long panel,
-                                const Sink *sink, int thread) noexcept nogil:
-    """One cycle of the backward loop, on one panel of the layer's input features."""
-    cdef size_t real_bytes = plan.kernels.real_bytes
-    cdef const Layer *below = layer - 1 if layer.index > 0 else NULL
-    cdef bint goes_on = layer.index > plan.lowest
-    cdef long first_row = 0, x_row
-    cdef const char *x
-    cdef const char *delta
-    cdef char *output
-    cdef char *u
+cdef struct Task:
+    Block block               # the panel of features, and the samples in hand
+    long panel, chunk
+    long first_row, end_row   # the chunk's samples
+
+
+cdef inline Task describe_task(const Plan *plan, const Batch *batch, const Layer *layer, long number,
+                               int thread) noexcept nogil:
+    cdef long rows = rows_of_chunk(batch, layer)
+    cdef Task task
+    task.panel = number % layer.panels
+    task.chunk = number // layer.panels
+    task.first_row = task.chunk * rows
+    task.end_row = min(batch.rows, task.first_row + rows)
+    task.block.draw = &batch.draw
+    task.block.without_bias = 0
+    task.block.scratch = batch.workspace + plan.scratch + thread * plan.scratch_of_thread
+    task.block.first = task.panel * layer.panel
+    task.block.count = min(layer.panel, layer.inputs - task.block.first)
+    return task
+
+
+cdef inline long rows_of_chunk(const Batch *batch, const Layer *layer) noexcept nogil:
+    return (batch.rows + layer.chunks - 1) // layer.chunks
+
+
+cdef inline void backward_task(const Plan *plan, const Batch *batch, const Layer *layer, long number, long lowest,
+                               const Sink *sink, int thread) noexcept nogil:
+    """One cycle of the backward loop, on one panel of the layer's input features and one chunk of samples."""
+    cdef Task task = describe_task(plan, batch, layer, number, thread)
+    cdef bint needs_gradient = layer.trainable and not plan.keeps_factors
+    cdef bint goes_on = layer.index > lowest or batch.input_slope != NULL
+    cdef long first_row = task.first_row
+    cdef Input x
     cdef char *gradient = NULL
-    cdef Block block
-    block.draw = &batch.draw
-    block.scratch = batch.workspace + plan.product_panels + thread * plan.product_panel
-    block.first = panel * layer.panel
-    block.count = min(layer.panel, layer.inputs - block.first)
-    if layer.trainable:
-        gradient = panel_gradient(plan, batch, layer, &block, sink, thread)
-    u = batch.workspace + plan.delta_panels + thread * plan.backward_rows * layer.panel * real_bytes
-    while first_row < batch.rows:
-        block.first_row = first_row
-        block.rows = min(plan.backward_rows, batch.rows - first_row)
-        delta = batch.workspace + layer.signal + first_row * layer.outputs * real_bytes
-        output = NULL
-        x_row = layer.inputs
-        if below == NULL:
-            x = batch.input + (first_row * layer.inputs + block.first) * real_bytes
-        else:
-            x = batch.workspace + below.kept + (first_row * layer.inputs + block.first) * real_bytes
-            if below.memory == KEEP_PREACTIVATION:
-                output = (batch.workspace + plan.input_panels
-                          + thread * plan.backward_rows * layer.panel * real_bytes)
-                below.activation.value(block.rows, block.count, x, x_row, output, block.count)
-                x = output
-                x_row = block.count
-        if gradient != NULL:
-            # G_k ← C_k††(σ_{k−1}(a_{k−1}), T)
-            layer.map.adjoint_weight(layer, &block, x, x_row, delta, sink.accumulate or first_row > 0, gradient)
-            if layer.bias_count and panel == layer.panels - 1:
-                # g_k ← ι_k*(T)
-                layer.map.gather(layer, &block, delta, sink.accumulate or first_row > 0,
-                                 gradient + block.count * layer.outputs * real_bytes)
+    if needs_gradient:
+        gradient = gradient_of_task(plan, batch, layer, &task, sink, thread)
+    while first_row < task.end_row:
+        task.block.first_row = first_row
+        task.block.rows = min(layer.backward_rows, task.end_row - first_row)
+        x = input_of_block(plan, batch, layer, &task.block, thread)
+        if needs_gradient:
+            add_gradient(plan, batch, layer, &task, &x, sink, gradient)
         if goes_on:
             # T ← C_k†(T, W_k) ⊙ σ_{k−1}'(a_{k−1}), with the W_k that the forward pass used
-            layer.map.adjoint_input(layer, &block, batch.theta, x, x_row, delta, u)
-            pull_back(plan, batch, below, first_row, block.rows, block.first, block.count, u, output)
-        first_row += block.rows
-    if gradient != NULL and sink.gradient == NULL:
-        # W_k ← W_k − η G_k, b_k ← b_k − η g_k (Remark 8 iii)
-        sink.update.update(sink.optimizer, layer.weight + block.first * layer.outputs,
-                           panel_length(layer, &block, panel), sink.theta, gradient)
+            send_back(plan, batch, layer, &task.block, &x, thread)
+        first_row += task.block.rows
+    if needs_gradient:
+        finish_gradient(layer, &task, sink, gradient)
 
 
-cdef inline long panel_length(const Layer *layer, const Block *block, long panel) noexcept nogil:
-    """The parameters of a panel: its rows of the weight, and the bias behind the last of them."""
-    return block.count * layer.outputs + (layer.bias_count if panel == layer.panels - 1 else 0)
+cdef inline void task_gradient(const Plan *plan, const Batch *batch, const Layer *layer, long number,
+                               const Sink *sink, int thread) noexcept nogil:
+    """G_k and g_k of one task, and nothing else."""
+    cdef Task task = describe_task(plan, batch, layer, number, thread)
+    cdef char *gradient = gradient_of_task(plan, batch, layer, &task, sink, thread)
+    cdef long first_row = task.first_row
+    cdef Input x
+    while first_row < task.end_row:
+        task.block.first_row = first_row
+        task.block.rows = min(layer.backward_rows, task.end_row - first_row)
+        x = input_of_block(plan, batch, layer, &task.block, thread)
+        add_gradient(plan, batch, layer, &task, &x, sink, gradient)
+        first_row += task.block.rows
+    finish_gradient(layer, &task, sink, gradient)
 
 
-cdef inline char *panel_gradient(const Plan *plan, const Batch *batch, const Layer *layer, const Block *block,
-                                 const Sink *sink, int thread) noexcept nogil:
-    """Where the panel's G_k and g_k are summed: in the stored gradient, or in scratch to be applied from."""
+cdef struct Input:            # σ_{k−1}(a_{k−1}) on a block of samples and a panel of features
+    const char *data
+    long row                  # entries between samples
+    char *recomputed          # the data, where it has been computed again from a_{k−1}; else NULL
+
+
+cdef inline Input input_of_block(const Plan *plan, const Batch *batch, const Layer *layer, const Block *block,
+                                 int thread) noexcept nogil:
+    cdef size_t real_bytes = plan.kernels.real_bytes
+    cdef size_t offset = (block.first_row * layer.inputs + block.first) * real_bytes
+    cdef const Layer *below = layer - 1
+    cdef Input x
+    x.recomputed = NULL
+    x.row = layer.inputs
+    if layer.index == 0:
+        x.data = batch.input + offset
+        return x
+    x.data = batch.workspace + below.kept + offset
+    if below.memory == KEEP_PREACTIVATION:
+        x.recomputed = (batch.workspace + plan.input_panels
+                        + thread * layer.backward_rows * layer.panel * real_bytes)
+        below.activation.value(block.rows, block.count, x.data, x.row, x.recomputed, block.count)
+        x.data = x.recomputed
+        x.row = block.count
+    return x
+
+
+cdef inline void add_gradient(const Plan *plan, const Batch *batch, const Layer *layer, const Task *task,
+                              const Input *x, const Sink *sink, char *gradient) noexcept nogil:
+    """G_k ← C_k††(σ_{k−1}(a_{k−1}), T) and g_k ← ι_k*(T), summed over the blocks of samples."""
+    cdef size_t real_bytes = plan.kernels.real_bytes
+    cdef const char *delta = batch.workspace + layer.signal + (
+        task.block.first_row * layer.outputs * real_bytes)
+    cdef bint is_summed = layer.chunks == 1 and sink.accumulate
+    cdef bint accumulate = is_summed or task.block.first_row > task.first_row
+    layer.map.adjoint_weight(layer, &task.block, x.data, x.row, delta, accumulate, gradient)
+    if layer.bias_count and task.panel == layer.panels - 1:
+        layer.map.gather(layer, &task.block, delta, accumulate,
+                         gradient + weights_of_panel(layer, task) * real_bytes)
+
+
+cdef inline void send_back(const Plan *plan, const Batch *batch, const Layer *layer, const Block *block,
+                           const Input *x, int thread) noexcept nogil:
+    """T ← C_k†(T, W_k) ⊙ σ_{k−1}'(a_{k−1}), on a block of samples and a panel of features."""
+    cdef size_t real_bytes = plan.kernels.real_bytes
+    cdef const char *delta = batch.workspace + layer.signal + block.first_row * layer.outputs * real_bytes
+    cdef char *u = (batch.workspace + plan.delta_panels
+                    + thread * layer.backward_rows * layer.panel * real_bytes)
+    layer.map.adjoint_input(layer, block, batch.theta, x.data, x.row, delta, u)
+    if layer.index > 0:
+        pull_back(plan, batch, layer - 1, block.first_row, block.rows, block.first, block.count, u,
+                  x.recomputed)
+    else:
+        # The identity's value is a copy: the panel to its place among the inputs.
+        plan.kernels.activations.value(
+            block.rows, block.count, u, block.count,
+            batch.input_slope + (block.first_row * layer.inputs + block.first) * real_bytes, layer.inputs)
+
+
+cdef inline long weights_of_panel(const Layer *layer, const Task *task) noexcept nogil:
+    """The weights of a panel: its rows of a dense layer's; all of the others'."""
+    return layer.weight_count if layer.panels == 1 else task.block.count * layer.outputs
+
+
+cdef inline char *gradient_of_task(const Plan *plan, const Batch *batch, const Layer *layer, const Task *task,
+                                   const Sink *sink, int thread) noexcept nogil:
+    """Where the task's G_k and g_k are summed: in a chunk's part, the stored gradient, or scratch."""
+    cdef size_t real_bytes = plan.kernels.real_bytes
+    if layer.chunks > 1:
+        return batch.workspace + plan.gradient_parts + task.chunk * (
+            layer.weight_count + layer.bias_count) * real_bytes
     if sink.gradient != NULL:
-        return sink.gradient + (layer.weight + block.first * layer.outputs) * plan.kernels.real_bytes
+        return sink.gradient + (layer.weight + task.block.first * layer.outputs
+                                if layer.panels > 1 else layer.weight) * real_bytes
     return batch.workspace + plan.gradient_panels + thread * (
-        layer.panel * layer.outputs + layer.bias_count) * plan.kernels.real_bytes
+        layer.panel * layer.outputs + layer.bias_count
+        if layer.panels > 1 else layer.weight_count + layer.bias_count) * real_bytes
+
+
+cdef inline void finish_gradient(const Layer *layer, const Task *task, const Sink *sink,
+                                 char *gradient) noexcept nogil:
+    """W_k ← W_k − η G_k, b_k ← b_k − η g_k (Remark 8 iii), unless the gradient is stored or in parts."""
+    cdef long count = weights_of_panel(layer, task)
+    if task.panel == layer.panels - 1:
+        count += layer.bias_count
+    if sink.gradient == NULL and layer.chunks == 1:
+        sink.update.update(sink.optimizer, layer.weight + (task.block.first * layer.outputs
+                                                           if layer.panels > 1 else 0),
+                           count, sink.theta, gradient)
+
+
+cdef inline void join_chunks(const Plan *plan, const Batch *batch, const Layer *layer, const Sink *sink,
+                             int thread, int threads) noexcept nogil:
+    """G_k ← the sum of its chunks' parts, in their order; then as finish_gradient."""
+    cdef size_t real_bytes = plan.kernels.real_bytes
+    cdef long parameters = layer.weight_count + layer.bias_count
+    cdef long used = (batch.rows + rows_of_chunk(batch, layer) - 1) // rows_of_chunk(batch, layer)
+    cdef long first = thread * RUN_LENGTH, count, chunk
+    cdef char *part
+    cdef char *total
+    while first < parameters:
+        count = min(<long> RUN_LENGTH, parameters - first)
+        part = batch.workspace + plan.gradient_parts + first * real_bytes
+        for chunk in range(1, used):
+            plan.kernels.add(count, part + chunk * parameters * real_bytes, part)
+        if sink.gradient == NULL:
+            sink.update.update(sink.optimizer, layer.weight + first, count, sink.theta, part)
+        else:
+            total = sink.gradient + (layer.weight + first) * real_bytes
+            if sink.accumulate:
+                plan.kernels.add(count, part, total)
+            else:
+                memcpy(total, part, count * real_bytes)
+        first += threads * RUN_LENGTH

@@ -15,16 +15,16 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from algorithm cimport Batch, loss_slope_place
+from algorithm cimport RUN_LENGTH, Batch, loss_slope_place
 from inference cimport Inference, infer
 from kernels cimport (
-    HAS_OPENMP, Activation, Kernels, Layer, Loss, Optimizer, OptimizerKernel,
+    HAS_OPENMP, Activation, Geometry, Kernels, Layer, Loss, Optimizer, OptimizerKernel,
     allocate, allocation_bytes, allocation_calls, choose_isa, compiled_isas, kernels_in_use, may_use_threads,
     release, set_blas, shuffle, team_size, watch_forks,
 )
-from plan cimport Plan, fill_plan
+from plan cimport Plan, fill_geometry, fill_plan
 from training cimport (
-    FINISHED, LOSS_NOT_FINITE, NO_WEIGHT, RUN_LENGTH, Training, differentiate, train,
+    FINISHED, LOSS_NOT_FINITE, NO_WEIGHT, Training, differentiate, train,
 )
 
 cnp.import_array()
@@ -83,6 +83,13 @@ def sizes(size_t real_bytes):
     cdef const Kernels *kernels = kernels_in_use(real_bytes)
     return {"feature_panel": kernels.feature_panel, "product_panel_bytes": kernels.panel_bytes,
             "run_length": int(RUN_LENGTH)}
+
+
+def convolution_scratch(geometry, size_t real_bytes):
+    """Entries of scratch that a convolution asks for beside the panel of a product."""
+    cdef Geometry sizes
+    fill_geometry(&sizes, geometry)
+    return kernels_in_use(real_bytes).convolution_scratch(&sizes)
 
 
 def use_blas(sgemm, dgemm, int integer_bytes):

@@ -34,6 +34,7 @@ cdef inline void infer(const Inference *inference, int thread, int threads) noex
     batch.theta = inference.theta
     batch.workspace = inference.workspace + thread * plan.bytes
     batch.output = NULL
+    batch.input_slope = NULL
     batch.weights = NULL
     batch.scale = 1
     batch.draw.training = 0

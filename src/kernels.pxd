@@ -16,7 +16,20 @@ cdef extern from "kernels/engine.h" nogil:
     ctypedef struct Block:
         long rows, first_row, first, count
         const Draw *draw
+        int without_bias
         void *scratch
+
+    enum:
+        AXES
+
+    ctypedef struct Geometry:
+        long *_in "in"
+        long *out
+        long *kernel
+        long *stride
+        long *dilation
+        long *before
+        long channels, filters, groups
 
     ctypedef void Product()
 
@@ -30,6 +43,8 @@ cdef extern from "kernels/engine.h" nogil:
         long panel, panels
         size_t kept, signal
         double rate
+        Geometry geometry
+        long chunks, backward_rows
 
     ctypedef struct Map:
         const char *name
@@ -39,6 +54,7 @@ cdef extern from "kernels/engine.h" nogil:
         void (*adjoint_weight)(const Layer *, const Block *, const void *, long, const void *, int,
                                void *) noexcept nogil
         void (*gather)(const Layer *, const Block *, const void *, int, void *) noexcept nogil
+        void (*tangent)(const Layer *, const Block *, const void *, long, const void *, void *) noexcept nogil
 
     ctypedef struct Activation:
         const char *name
@@ -75,11 +91,13 @@ cdef extern from "kernels/engine.h" nogil:
         const Activation *activations
         const Loss *losses
         const OptimizerKernel *optimizers
+        long (*convolution_scratch)(const Geometry *) noexcept nogil
         int (*gather_rows)(long, long, const int64_t *, const void *, void *) noexcept nogil
         int (*all_finite)(long, const void *) noexcept nogil
         void (*multiply)(long, long, const void *, long, void *, long) noexcept nogil
         double (*sum)(long, const void *) noexcept nogil
         double (*sum_of_squares)(long, const void *) noexcept nogil
+        void (*add)(long, const void *, void *) noexcept nogil
         void (*scale)(long, double, void *) noexcept nogil
         double (*weighted_sum)(long, const void *, double, const void *) noexcept nogil
         void (*scale_rows)(long, long, const void *, double, void *) noexcept nogil

@@ -5,7 +5,9 @@ fnn_core/plan.py decides all of it; here it is only copied into C.
 from libc.stddef cimport size_t
 from libc.string cimport strcmp
 
-from kernels cimport KEEP_OUTPUT, KEEP_OUTPUT_AND_SLOPE, KEEP_PREACTIVATION, Kernels, Layer, Loss, Map
+from kernels cimport (
+    AXES, KEEP_OUTPUT, KEEP_OUTPUT_AND_SLOPE, KEEP_PREACTIVATION, Geometry, Kernels, Layer, Loss, Map,
+)
 
 
 cdef struct Plan:
@@ -16,17 +18,19 @@ cdef struct Plan:
     long lowest               # the index of the lowest layer that is trained
     long inputs, outputs      # d_0, d_n
     long block_rows           # samples that go forward together
-    long backward_rows        # samples that go backward together
     int labels                # targets are class labels
     int threads
+    bint keeps_factors        # delta does not take the place of the inputs; G_k is formed after all of it
     # Byte offsets in the workspace, and the bytes that each thread or task has of a buffer.
     size_t batch_input, batch_targets, batch_weights
     size_t prediction         # F_n, then L, where σ_n is not the identity
     size_t block_losses, norms
     size_t gradient           # G of all layers, for an update after the backward pass
-    size_t product_panels, product_panel
+    size_t scratch, scratch_of_thread
     size_t output_blocks, output_block
-    size_t input_panels, delta_panels, gradient_panels
+    size_t input_panels, delta_panels
+    size_t gradient_panels    # G_k of panels, for an immediate update
+    size_t gradient_parts     # G_k of chunks of samples
     size_t bytes
 
 
@@ -59,6 +63,25 @@ cdef inline int fill_layer(Layer *layer, const Kernels *kernels, int index, desc
     layer.kept = description.kept
     layer.signal = description.signal
     layer.rate = description.rate
+    layer.chunks = description.chunks
+    layer.backward_rows = description.backward_rows
+    if description.geometry is not None:
+        fill_geometry(&layer.geometry, description.geometry)
+    return 0
+
+
+cdef inline int fill_geometry(Geometry *geometry, description) except -1:
+    """`description` has one number an axis, its leading axes of size one."""
+    for axis in range(AXES):
+        geometry._in[axis] = description.inputs[axis]
+        geometry.out[axis] = description.outputs[axis]
+        geometry.kernel[axis] = description.kernel[axis]
+        geometry.stride[axis] = description.stride[axis]
+        geometry.dilation[axis] = description.dilation[axis]
+        geometry.before[axis] = description.before[axis]
+    geometry.channels = description.channels
+    geometry.filters = description.filters
+    geometry.groups = description.groups
     return 0
 
 
@@ -72,7 +95,6 @@ cdef inline int fill_plan(Plan *plan, const Kernels *kernels, description) excep
     plan.inputs = description.inputs
     plan.outputs = description.outputs
     plan.block_rows = description.block_rows
-    plan.backward_rows = description.backward_rows
     plan.labels = description.labels
     plan.threads = description.threads
     plan.batch_input = offsets.get("batch_input", 0)
@@ -82,13 +104,15 @@ cdef inline int fill_plan(Plan *plan, const Kernels *kernels, description) excep
     plan.block_losses = offsets.get("block_losses", 0)
     plan.norms = offsets.get("norms", 0)
     plan.gradient = offsets.get("gradient", 0)
-    plan.product_panels = offsets.get("product_panels", 0)
-    plan.product_panel = description.product_panel_bytes
+    plan.scratch = offsets.get("scratch", 0)
+    plan.scratch_of_thread = description.scratch_bytes
     plan.output_blocks = offsets.get("output_blocks", 0)
     plan.output_block = description.output_block_bytes
     plan.input_panels = offsets.get("input_panels", 0)
     plan.delta_panels = offsets.get("delta_panels", 0)
     plan.gradient_panels = offsets.get("gradient_panels", 0)
+    plan.gradient_parts = offsets.get("gradient_parts", 0)
+    plan.keeps_factors = description.keeps_factors
     plan.bytes = description.bytes_of_one_workspace
     for index, layer in enumerate(description.layers):
         fill_layer(&plan.layers[<int> index], kernels, index, layer)

@@ -6,7 +6,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
-from algorithm cimport Batch, Sink, backward, begin_backward, forward, loss_slope_place
+from algorithm cimport RUN_LENGTH, Batch, Sink, backward, begin_backward, forward, loss_slope_place
 from kernels cimport Layer, Optimizer, OptimizerKernel, meet, seconds_now
 from plan cimport Plan
 
@@ -17,11 +17,8 @@ cdef enum Outcome:
     LOSS_RAISED               # a user's own loss
     INTERRUPTED
 
-# Parameters that are updated, or whose squares are summed, together. Part of the numerical contract: norms
-# are sums over these runs.
+# Between two looks at signals and at the progress bar.
 cdef enum:
-    RUN_LENGTH = 8192
-    # Between two looks at signals and at the progress bar.
     WAKE_MILLISECONDS = 50
 
 
@@ -88,6 +85,7 @@ cdef inline Batch describe_batch(const Training *training, long step) noexcept n
     batch.theta = training.theta
     batch.workspace = training.workspace
     batch.output = NULL
+    batch.input_slope = NULL
     batch.scale = 1 / weight_of_batch(plan, data, first, batch.rows)
     batch.draw.seed = training.mask_seed
     batch.draw.step = training.first_step + step

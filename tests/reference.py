@@ -163,19 +163,20 @@ def sample_shares(n, s=None):
     return s / s.sum()
 
 
+def each(c, values):
+    """``c_i`` times the values of sample i, whatever their shape."""
+    return (c * values.T).T
+
+
 def loss(layers, name, x, y, s=None):
     ℓ_of, _ = LOSSES[name]
     return float(sample_shares(len(x), s) @ ℓ_of(np.asarray(y, float), predict(layers, x)))
 
 
-def gradients(layers, name, x, y, s=None):
-    """The mean loss, and lists of ``G_k`` and ``g_k``: ``None`` where a layer has none."""
-    x, y = np.asarray(x, float), np.asarray(y, float)
-    ℓ_of, L = LOSSES[name]
-    n, c = len(layers), sample_shares(len(x), s)
-    a, F = forward(layers, x)
+def backward(layers, a, F, T):
+    """Theorems 7 and 10 from ``T`` at the output: ``G_k``, ``g_k``, and ``T`` at the input."""
+    n = len(layers)
     G, g = [None] * n, [None] * n
-    T = c[:, None] * L(y, F[n])
     for k in range(n, 0, -1):
         layer = layers[k - 1]
         _, slope = ACTIVATIONS[layer.activation]
@@ -185,7 +186,17 @@ def gradients(layers, name, x, y, s=None):
         if layer.b is not None:
             g[k - 1] = layer.gather(T) * layer.trainable
         T = layer.adjoint_input(T)
-    return float(c @ ℓ_of(y, F[n])), G, g
+    return G, g, T
+
+
+def gradients(layers, name, x, y, s=None):
+    """The mean loss, and lists of ``G_k`` and ``g_k``: ``None`` where a layer has none."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    ℓ_of, L = LOSSES[name]
+    c = sample_shares(len(x), s)
+    a, F = forward(layers, x)
+    G, g, _ = backward(layers, a, F, each(c, L(y, F[-1])))
+    return float(c @ ℓ_of(y, F[-1])), G, g
 
 
 # --- optimizers: one flat θ, PyTorch's formulas --------------------------------------------------

@@ -217,6 +217,16 @@ def test_plan_says_which_mode_an_activation_cannot_have(fnn_command):
     assert "auto: " in out
 
 
+def test_version(fnn_command):
+    assert fnn_command("--version")[:2] == (0, f"fnn_core {fnn.__version__}\n")
+
+
+def test_any_seed_will_do(fnn_command):
+    code, out, _ = fnn_command("train", "--seed", 2**70, "--epochs", "1", "--threads", "1")
+    assert code == 0
+    assert "validation accuracy" in out
+
+
 def test_module_runs_as_the_command():
     command = [sys.executable, "-m", "fnn_core", "plan", "--inputs", "4", "--outputs", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -240,6 +250,7 @@ def test_module_runs_as_the_command():
         (["train", "--validation", "0.001"], "cannot be split"),
         (["train", "--target", "y"], "--target needs a FILE"),
         (["train", "--threads", "0"], "--threads"),
+        (["train", "--threads", "1000000"], "n_threads = 1000000: expected an int in 1..4096"),
         (["train", "--seed", "-1"], "--seed"),
         (["train", "--optimizer", "newton"], "newton"),
         (["train", "--memory", "reuse", "--activation", "gelu"], "gelu"),

@@ -95,6 +95,27 @@ def test_gradients_at_the_drawn_mask(activation, mode, update, rng):
         nets.assert_close(gradient[where], part, c=1000)
 
 
+@pytest.mark.parametrize("mode", nets.MODES)
+@pytest.mark.parametrize(("n", "units"), [(3, 500), (70, 4), (130, 3), (300, 3)])
+def test_forward_and_backward_draw_the_same_masks(n, units, mode, rng):
+    """Sample i lights the units of run i alone, so G_2 shows the mask that the forward pass drew of
+    them; column i of G_1 is delta of sample i, and shows the mask of the backward pass.
+    """
+    width = n * units
+    net = net_of([fnn.Dense(width), fnn.Dropout(0.5), fnn.Dense(1, bias=False)], n, memory=mode)
+    net.theta[:] = 0
+    net.weights[0][...] = np.repeat(np.eye(n), units, axis=0)
+    net.weights[2][...] = rng.uniform(0.5, 1.5, (1, width))
+    gradient = step_gradient(net, np.eye(n), np.full((n, 1), -1.0))[1]
+    W = nets.places_in_theta(net)[0]
+    forward, delta = gradient[W[2]][0], gradient[W[0]]
+    backward = delta.reshape(n, units, n)[np.arange(n), :, np.arange(n)].ravel()
+    nets.assert_close(backward, forward * net.weights[2][0], c=1000)
+    masks = delta.T != 0
+    assert 0.4 < masks.mean() < 0.6
+    assert len({row.tobytes() for row in masks}) == n, "two samples with one mask"
+
+
 @pytest.mark.parametrize("update", ["deferred", "immediate"])
 def test_modes_draw_the_same_masks(update, rng):
     X, y = rng.normal(size=(40, 9)), rng.normal(size=(40, 4))

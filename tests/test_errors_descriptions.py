@@ -56,7 +56,7 @@ def test_names_come_with_those_that_work(name, wrong, known):
     says(lambda: network(**{name: wrong}), name, known, str(wrong))
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1.5, "two", NAN])
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "two", NAN, 10**6, 10**30])
 def test_n_threads(wrong):
     says(lambda: network(n_threads=wrong), "n_threads", str(wrong))
     net = network(n_threads=1)

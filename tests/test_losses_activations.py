@@ -128,6 +128,14 @@ def test_losses(loss, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
+def test_cross_entropy_of_rows_that_do_not_sum_to_one(dtype, rng):
+    y = rng.uniform(size=(25, 7))
+    y[3] = 0
+    y[4] = 1
+    assert_loss_right("softmax_cross_entropy", y, rng.normal(scale=3, size=(25, 7)), dtype)
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("size", [40, 90, 1e3, 1e5, 1e30])
 def test_cross_entropy_at_extreme_logits(size, dtype, rng):
     """Where exp overflows, the loss and its slope do not."""
@@ -158,6 +166,20 @@ def test_small_cross_entropies_keep_their_digits(dtype):
     t = np.array([[-10.0], [-15.0]], dtype)
     got, _ = loss_and_slope("binary_cross_entropy", np.zeros((2, 1)), t, dtype)
     np.testing.assert_allclose(got, np.log1p(np.exp(t[:, 0].astype(float))), rtol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+def test_cross_entropy_does_not_depend_on_where_logits_lie(dtype, labels):
+    """Exact differences of large logits: the loss has the digits that the small ones give it."""
+    t = np.array([[3.0, 0.0, -2.0], [0.0, 7.0, 1.0], [4.0, 4.0, 9.0]])
+    y = np.array([0, 1, 2]) if labels else np.array([[1, 0, 0], [0, 0.5, 0.5], [0.25, 0, 0.75]])
+    want = reference.LOSSES["softmax_cross_entropy"][0](y, t)
+    eps = float(np.finfo(dtype).eps)
+    for shift in (0, 64, 1024, -4096, 2**20):
+        got, _ = loss_and_slope("softmax_cross_entropy", y, (t + shift).astype(dtype), dtype)
+        assert np.all(got >= 0)
+        assert np.all(np.abs(got - want) <= 4 * eps * (1 + want)), (shift, got - want)
 
 
 def test_registries_are_those_of_the_reference():
@@ -221,6 +243,40 @@ def test_an_exception_in_ones_own_loss_surfaces(broken, update, rng):
         net.gradients(X, y)
     nets.assert_same_bits(net.theta, before)
     net.predict(X)
+
+
+@pytest.mark.parametrize("update", ["deferred", "immediate"])
+@pytest.mark.parametrize("broken", ["value", "slope"])
+def test_an_exception_in_the_midst_of_training(broken, update, rng):
+    """The steps before it stand; the net goes on training once the loss works again."""
+    calls, works = [], {"value": value_of, "slope": slope_of}
+
+    def fails_the_third_time(y, t):
+        calls.append(len(t))
+        if len(calls) == 3:
+            raise ZeroDivisionError("mine")
+        return works[broken](y, t)
+
+    loss = fnn.Loss(**{**works, broken: fails_the_third_time})
+    net, alone = nets.network([5, 9, 3], loss=loss), nets.network([5, 9, 3])
+    X, y = rng.normal(size=(20, 5)), rng.normal(size=(20, 3))
+    options = {"batch_size": 5, "shuffle": False, "update": update}
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        net.fit(X, y, optimizer=fnn.SGD(0.01), **options)
+    alone.fit(X[:10], y[:10], optimizer=fnn.SGD(0.01), **options)
+    nets.assert_close(net.theta, alone.theta, terms=100)
+    for each in (net, alone):
+        each.fit(X, y, optimizer=fnn.SGD(0.01), **options)
+    nets.assert_close(net.theta, alone.theta, terms=100)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_ones_own_loss_that_is_not_finite(wrong, rng):
+    net = nets.network([5, 9, 3], loss=fnn.Loss(lambda y, t: np.full(len(t), wrong), slope_of))
+    before = net.theta.copy()
+    with pytest.raises(fnn.NonFiniteLossError):
+        net.fit(rng.normal(size=(7, 5)), rng.normal(size=(7, 3)))
+    nets.assert_same_bits(net.theta, before)
 
 
 @pytest.mark.parametrize(

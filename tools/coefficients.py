@@ -1,7 +1,7 @@
-"""Derive the polynomial coefficients of src/kernels/vecmath.inc and print its tables.
+"""Derive the constants of src/kernels/vecmath.inc and print them as they stand there.
 
 Each table is a minimax polynomial, found with Remez's exchange in multiple precision and rounded to
-the precision in which the kernels evaluate it.  Run it (it needs mpmath) and compare:
+the precision in which the kernels evaluate it. It needs mpmath and takes half a minute:
 
     python tools/coefficients.py
 """
@@ -13,137 +13,167 @@ import mpmath as mp
 mp.mp.dps = 60
 
 
-def remez(function, weight, low, high, degree, grid=4000):
+def remez(function, weight, low, high, degree, grid=1500):
     """Minimax polynomial for `weight * (function - polynomial)` on [low, high].
 
-    Returns the coefficients, lowest power first, and the largest weighted error.The weight may
-    vanish inside the interval (where an error is measured relative to a zero of the result).
+    Returns the coefficients, lowest power first, and the largest weighted error. The weight is
+    positive.
     """
     count = degree + 2
     middle, half = (high + low) / 2, (high - low) / 2
-    reference = [middle - half * mp.cos(mp.pi * k / (count - 1)) for k in range(count)]
     samples = [middle - half * mp.cos(mp.pi * k / grid) for k in range(grid + 1)]
-    values = [(function(x), weight(x)) for x in samples]
-    for _ in range(60):
-        # Alternating error of one size on the reference: count unknowns, the last is that size.
+    values = [function(x) for x in samples]
+    weights = [weight(x) for x in samples]
+    reference = [round(grid * k / (count - 1)) for k in range(count)]  # indices into samples
+    for _ in range(40):
+        # The error alternates on the reference and is of one size there, the last unknown.
         matrix = mp.matrix(count, count)
-        right = mp.matrix(count, 1)
-        for row, x in enumerate(reference):
+        for row, index in enumerate(reference):
             for power in range(degree + 1):
-                matrix[row, power] = x**power
-            matrix[row, degree + 1] = (-1) ** row / abs(weight(x))
-            right[row] = function(x)
-        solution = mp.lu_solve(matrix, right)
-        coefficients = list(solution[: degree + 1])
-        levelled = abs(solution[degree + 1])
+                matrix[row, power] = samples[index] ** power
+            matrix[row, count - 1] = (-1) ** row / weights[index]
+        *coefficients, level = mp.lu_solve(matrix, mp.matrix([values[i] for i in reference]))
+        polynomial = coefficients[::-1]
         errors = [
-            abs(w) * (f - mp.polyval(coefficients[::-1], x))
-            for x, (f, w) in zip(samples, values, strict=True)
+            w * (value - mp.polyval(polynomial, x))
+            for x, value, w in zip(samples, values, weights, strict=True)
         ]
-        largest = max(abs(error) for error in errors)
-        if largest < levelled * (1 + mp.mpf("1e-4")):
+        largest = max(map(abs, errors))
+        if largest <= abs(level) * (1 + mp.mpf("1e-9")):
             return coefficients, largest
-        reference = _alternation(samples, errors, count)
+        reference = alternation(errors, count)
     raise ArithmeticError("the exchange did not settle")
 
 
-def _alternation(samples, errors, count):
-    """The `count` consecutive extrema of alternating sign that hold the largest error."""
-    extrema = []
-    for x, error in zip(samples, errors, strict=True):
-        if error == 0:
-            continue
-        if extrema and (error > 0) == (extrema[-1][1] > 0):
-            if abs(error) > abs(extrema[-1][1]):
-                extrema[-1] = (x, error)
+def alternation(errors, count):
+    """Where errors of alternating sign peak: the `count` neighbours with the largest among them."""
+    peaks = []
+    for index, error in enumerate(errors):
+        if peaks and (error > 0) == (errors[peaks[-1]] > 0):
+            if abs(error) > abs(errors[peaks[-1]]):
+                peaks[-1] = index
         else:
-            extrema.append((x, error))
-    while len(extrema) > count:
-        extrema.pop(0 if abs(extrema[0][1]) < abs(extrema[-1][1]) else -1)
-    if len(extrema) < count:
-        raise ArithmeticError("too few sign changes: raise the working precision")
-    return [x for x, _ in extrema]
-
-
-def rounded(value, double):
-    """`value` in the precision of the kernel, as the shortest safe decimal literal."""
-    if double:
-        return f"{float(value):.16e}"
-    single = struct.unpack("f", struct.pack("f", float(value)))[0]
-    return f"{single:.8e}f"
-
-
-def leading_bits(value, bits):
-    """`value` cut to so many significant bits, so that small multiples of it are exact."""
-    exponent = mp.floor(mp.log(abs(value), 2)) + 1 - bits
-    return mp.nint(value / mp.mpf(2) ** exponent) * mp.mpf(2) ** exponent
+            peaks.append(index)
+    while len(peaks) > count:
+        peaks.pop(0 if abs(errors[peaks[0]]) < abs(errors[peaks[-1]]) else -1)
+    if len(peaks) < count:
+        raise ArithmeticError("too few changes of sign: raise the working precision")
+    return peaks
 
 
 def exponential_tail(double):
-    """(exp(r) - 1 - r) / r² for |r| <= ln(2)/2; the error is relative to exp(r) - 1."""
-    half = mp.log(2) / 2 * (1 + mp.mpf("1e-4"))  # a little slack: log2(e) is rounded as well
+    """(exp(r) - 1 - r) / r² for |r| <= ln(2)/2; its error counts relative to exp(r) - 1."""
+    end = mp.log(2) / 2 * mp.mpf("1.0001")  # the reduction rounds, and so may overshoot
+    small = mp.mpf("1e-20")
 
     def function(r):
-        return (mp.expm1(r) - r) / r**2 if abs(r) > mp.mpf("1e-20") else mp.mpf(1) / 2
+        return (mp.expm1(r) - r) / r**2 if abs(r) > small else mp.mpf("0.5") + r / 6
 
     def weight(r):
-        return max(abs(r), half / 50)  # about r² / (exp(r) - 1), kept off zero
+        return max(r**2 / abs(mp.expm1(r)), end / 50) if r else end / 50
 
-    return remez(function, weight, -half, half, 9 if double else 4)
+    return remez(function, weight, -end, end, 9 if double else 4)
+
+
+def tangent_tail(double):
+    """(exp(2 r) - 1 - 2 r) / (2 r²) for |r| <= ln(2)/4: the same in other units, exactly."""
+    coefficients, error = exponential_tail(double)
+    return [c * 2 ** (k + 1) for k, c in enumerate(coefficients)], error
 
 
 def logarithm_tail(double):
-    """(2 atanh(s) - 2 s) / s³ in z = s² for s = f / (2 + f), 1 + f from sqrt(1/2) to sqrt(2)."""
-    top = ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)) ** 2 * (1 + mp.mpf("1e-4"))
+    """(2 atanh(s) - 2 s) / s³ in z = s², where sqrt(1/2) <= (1 + s) / (1 - s) <= sqrt(2)."""
+    end = ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)) ** 2 * mp.mpf("1.0001")
+    small = mp.mpf("1e-20")
 
     def function(z):
         s = mp.sqrt(z)
-        return (2 * mp.atanh(s) - 2 * s) / s**3 if z > mp.mpf("1e-25") else mp.mpf(2) / 3
+        return 2 * (mp.atanh(s) - s) / s**3 if z > small else mp.mpf(2) / 3 + 2 * z / 5
 
-    return remez(function, lambda z: max(z, top / 50), mp.mpf(0), top, 6 if double else 2)
+    return remez(function, lambda z: max(z, end / 50), mp.mpf(0), end, 6 if double else 2)
+
+
+# Beyond these Phi(-a) rounds to zero. The centres make the polynomials shortest.
+NORMAL_END = {True: mp.mpf("38.6"), False: mp.mpf("14.4")}
+NORMAL_CENTRE = {True: mp.mpf(5), False: mp.mpf("3.5")}
+NORMAL_LEVEL = mp.mpf("0.4375")
 
 
 def normal_tail(double):
-    """(a + c) exp(a²/2) Phi(-a) in t = (a - c) / (a + c), for a from 0 until Phi underflows."""
-    centre, end, degree = (
-        (mp.mpf(4), mp.mpf("38.6"), 22) if double else (mp.mpf(3), mp.mpf("14.3"), 9)
-    )
+    """(a + 1) exp(a²/2) Phi(-a) - level in t = a / (a + centre) - 1/2; the error is relative."""
+    end, centre = NORMAL_END[double], NORMAL_CENTRE[double]
 
-    def function(t):
-        a = centre * (1 + t) / (1 - t)
-        return (a + centre) * mp.erfc(a / mp.sqrt(2)) * mp.exp(a * a / 2) / 2
+    def scaled_tail(t):
+        a = centre * (mp.mpf("0.5") + t) / (mp.mpf("0.5") - t)
+        return (a + 1) * mp.erfc(a / mp.sqrt(2)) * mp.exp(a * a / 2) / 2
 
     return remez(
-        function,
-        lambda t: 1 / function(t),
-        mp.mpf(-1),
-        (end - centre) / (end + centre),
-        degree,
-        grid=1000,
+        lambda t: scaled_tail(t) - NORMAL_LEVEL,
+        lambda t: 1 / scaled_tail(t),
+        -mp.mpf("0.5"),
+        end / (end + centre) - mp.mpf("0.5"),
+        22 if double else 9,
     )
 
 
-def print_table(name, derive):
-    """Both precisions of one table as they stand in the file."""
+def literal(value, double):
+    """`value` as a C literal with enough digits to be read back as it was rounded."""
+    if double:
+        return f"{float(value):.16e}"
+    return f"{struct.unpack('f', struct.pack('f', float(value)))[0]:.8e}f"
+
+
+def leading_part(value, bits):
+    """`value` cut to so many bits, which leaves room for exact products with small integers."""
+    unit = mp.mpf(2) ** (mp.floor(mp.log(value, 2)) + 1 - bits)
+    return mp.floor(value / unit) * unit
+
+
+def print_both(comment, lines_of):
+    """Print what `lines_of(double)` yields for both precisions, as the preprocessor picks them."""
+    print(f"/* {comment} */")
     for double in (True, False):
-        coefficients, error = derive(double)
         print("#if REAL_DOUBLE" if double else "#else")
-        print(f"/* minimax error {mp.nstr(error, 2)} = 2^{mp.nstr(mp.log(error, 2), 3)} */")
-        print(f"static const real {name}[] = {{")
-        for coefficient in coefficients:
-            print(f"    {rounded(coefficient, double)},")
-        print("};")
+        print("\n".join(lines_of(double)))
     print("#endif")
 
 
+def print_table(name, comment, derive):
+    """Print the table `name` in both precisions, with the errors of its polynomials."""
+    derived = {double: derive(double) for double in (True, False)}
+
+    def lines(double):
+        yield f"static const real {name}[] = {{"
+        literals = [literal(c, double) for c in derived[double][0]]
+        for row in range(0, len(literals), 4):
+            yield "    " + ", ".join(literals[row : row + 4]) + ","
+        yield "};"
+
+    bits = [mp.nstr(mp.log(derived[double][1], 2), 3) for double in (True, False)]
+    print_both(f"{comment}; error 2^{bits[0]} and 2^{bits[1]}", lines)
+
+
 def main():
-    """Print every table of vecmath.inc."""
-    for double, bits in ((True, 42), (False, 15)):
-        high = leading_bits(mp.log(2), bits)
-        print(rounded(high, double), rounded(mp.log(2) - high, double))
-    print_table("exponential_tail", exponential_tail)
-    print_table("logarithm_tail", logarithm_tail)
-    print_table("normal_tail", normal_tail)
+    """Print all constants of vecmath.inc that are not obvious."""
+
+    def logarithm_of_two(double):
+        high = leading_part(mp.log(2), 42 if double else 15)
+        yield f"#define LN_2_HIGH {literal(high, double)}"
+        yield f"#define LN_2_LOW {literal(mp.log(2) - high, double)}"
+
+    def normal_centre(double):
+        yield f"#define NORMAL_CENTRE R({mp.nstr(NORMAL_CENTRE[double])})"
+
+    print("/* Printed by tools/coefficients.py. */\n/* clang-format off */")
+    print_both("ln 2: its high part times the exponent of any number is exact", logarithm_of_two)
+    print_table("exponential_tail", "(exp(r) - 1 - r) / r² for |r| <= ln(2)/2", exponential_tail)
+    print_table("tangent_tail", "(exp(2r) - 1 - 2r) / (2r²) for |r| <= ln(2)/4", tangent_tail)
+    print_table(
+        "logarithm_tail", "(2 atanh(s) - 2s) / s³ in s², for |s| <= 3 - sqrt(8)", logarithm_tail
+    )
+    print_both("where t = a / (a + centre) - 1/2 is zero", normal_centre)
+    print_table("normal_tail", "(a + 1) exp(a²/2) Phi(-a) - 7/16 in t", normal_tail)
+    print("/* clang-format on */")
 
 
 if __name__ == "__main__":

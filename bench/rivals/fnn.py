@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bench.nets import Parameters
 from bench.rivals.base import LEARNING_RATE, Rival
+
+
+def pairs(owner: Any) -> Parameters:
+    """The weights and biases of a net, or of its gradients."""
+    return list(zip(owner.weights, owner.biases, strict=True))
 
 
 class FnnStep(Rival):
@@ -24,8 +31,8 @@ class FnnStep(Rival):
             n_threads=self.threads,
         )
         self.optimizer = fnn.Adam(LEARNING_RATE)
-        for (weight, bias), mine, my_bias in zip(
-            self.problem.parameters, self.network.weights, self.network.biases, strict=True
+        for (weight, bias), (mine, my_bias) in zip(
+            self.problem.parameters, self.parameters(), strict=True
         ):
             mine[...] = weight
             my_bias[...] = bias
@@ -37,11 +44,11 @@ class FnnStep(Rival):
             step(features, target, optimizer)
 
     def parameters(self) -> Parameters:
-        return list(zip(self.network.weights, self.network.biases, strict=True))
+        return pairs(self.network)
 
     def gradients(self) -> Parameters:
         _, slopes = self.network.gradients(self.problem.features, self.problem.target)
-        return list(zip(slopes.weights, slopes.biases, strict=True))
+        return pairs(slopes)
 
 
 class FnnFit(FnnStep):

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 
 from fnn_core.activations import Activation
+from fnn_core.layers.geometry import Geometry, Shape
 from fnn_core.initializers import Initializer, initializer_for
-
-Shape = tuple[int, ...]
 
 
 class Layer:
     """A description: no arrays, no shapes but its own. Nets may share it.
 
-    A new kind of layer is a subclass with `connect`, a line in `fnn_core.layers.REGISTRY`, and a map
-    in the kernels.
+    A new kind of layer is a subclass with `connect`, a line in `fnn_core.layers.REGISTRY`, and a
+    map in the kernels.
     """
 
     #: The name of the layer's map in the kernels.
@@ -41,7 +40,7 @@ class Layer:
         return f"{type(self).__name__}({arguments})"
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.settings() == other.settings()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.settings() == other.settings()
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -61,6 +60,7 @@ class Connection:
     output_shape: Shape
     weight_shape: Shape | None = None
     bias_shape: Shape | None = None
+    geometry: Geometry | None = None
     rate: float = 0.0
     offset: int = 0
     index: int = 0
@@ -82,11 +82,17 @@ class Connection:
         return math.prod(self.bias_shape) if self.bias_shape else 0
 
     @property
+    def flops(self) -> int:
+        """Multiplies and adds of the map on one sample."""
+        positions = 1 if self.geometry is None else math.prod(self.geometry.outputs)
+        return 2 * self.weight_count * positions
+
+    @property
     def n_parameters(self) -> int:
         return self.weight_count + self.bias_count
 
     def weight_view(self, theta: np.ndarray) -> np.ndarray | None:
-        """This layer's weight in `theta`, in the paper's shape, sharing its memory."""
+        """The layer's weight in `theta`, in the paper's shape, sharing its memory."""
         if self.weight_shape is None:
             return None
         stored = theta[self.offset : self.offset + self.weight_count]
@@ -95,7 +101,7 @@ class Connection:
         )
 
     def bias_view(self, theta: np.ndarray) -> np.ndarray | None:
-        """This layer's bias in `theta`, sharing its memory."""
+        """The layer's bias in `theta`, sharing its memory."""
         if self.bias_shape is None:
             return None
         start = self.offset + self.weight_count

@@ -24,8 +24,8 @@ class Dense(Layer):
     trainable : bool
         Whether training changes W and b; their gradients are zero where it does not.
     initializer : str or callable, optional
-        A name of `fnn_core.initializers`, or a function ``(rng, shape)``. By default the one that suits
-        the activation.
+        A name of `fnn_core.initializers`, or a function ``(rng, shape)``. By default the one that
+        suits the activation.
 
     Raises
     ------

@@ -10,10 +10,11 @@ from fnn_core.layers.base import Connection, Layer, Shape
 
 
 class Dropout(Layer):
-    """Sets a share of its inputs to zero and scales the others by ``1 / (1 - rate)``, in `fit` and `step`.
+    """Sets a share of its inputs to zero and scales the others by ``1 / (1 - rate)``, in training.
 
-    It is linear in x and has no weight. The mask comes from a counter-based generator, so the backward pass
-    draws it again instead of storing it, and it does not depend on the number of threads.
+    Training is `fit` and `step`; elsewhere the layer is the identity. It is linear in x and has no
+    weight. The mask comes from a counter-based generator, so the backward pass draws it again
+    instead of storing it, and it does not depend on the number of threads.
 
     Parameters
     ----------

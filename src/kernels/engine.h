@@ -40,7 +40,8 @@ typedef struct {
     long first;       /* the first input feature of the panel */
     long count;       /* input features of the panel */
     const Draw *draw;
-    void *scratch;    /* panel of the product; belongs to the calling thread */
+    int without_bias; /* `apply` leaves iota(b) out */
+    void *scratch;    /* belongs to the calling thread: the panel of a product, then what the map asked for */
 } Block;
 
 /* A layer's map C (Section 4) and its two adjoints, on blocks of samples. */
@@ -59,6 +60,10 @@ typedef struct {
     /* g <- [g +] iota*(delta) */
     void (*gather)(const Layer *layer, const Block *block, const void *delta, int accumulate,
                    void *gradient);
+    /* a (rows, O) <- the derivative of `apply` in x, along `direction` (rows, I), without bias; NULL where
+     * that is `apply` itself */
+    void (*tangent)(const Layer *layer, const Block *block, const void *x, long x_row,
+                    const void *direction, void *a);
 } Map;
 
 /* sigma_k on (rows, columns) blocks. `reusable`: sigma' follows from sigma (Remark 8 (i)), and is then
@@ -102,6 +107,14 @@ typedef struct {
     void (*update)(const Optimizer *optimizer, long offset, long count, void *theta, const void *gradient);
 } OptimizerKernel;
 
+/* Of a convolution or a pool. Axes are outer, middle and inner; an image has no middle one, a line neither
+ * middle nor outer: their sizes are 1. Images are channels last. */
+#define AXES 3
+typedef struct {
+    long in[AXES], out[AXES], kernel[AXES], stride[AXES], dilation[AXES], before[AXES];
+    long channels, filters, groups;
+} Geometry;
+
 struct Layer {
     const Map *map;
     const Activation *activation;
@@ -116,6 +129,9 @@ struct Layer {
     size_t kept;               /* byte offset in the workspace of a_k or F_k, (N, O) */
     size_t signal;             /* of delta_k, which replaces D_k, F_k or a_k, by memory mode */
     double rate;               /* of dropout */
+    Geometry geometry;
+    long chunks;               /* runs of samples whose parts of G_k are summed apart, then in order */
+    long backward_rows;        /* samples that go backward together */
 };
 
 struct Kernels {
@@ -128,12 +144,15 @@ struct Kernels {
     const Activation *activations;
     const Loss *losses;
     const OptimizerKernel *optimizers;
+    /* scratch of a convolution beyond panel_bytes, in reals */
+    long (*convolution_scratch)(const Geometry *geometry);
     /* to[i] <- from[order[i]], rows of `columns` reals; returns whether all are finite */
     int (*gather_rows)(long rows, long columns, const int64_t *order, const void *from, void *to);
     int (*all_finite)(long count, const void *x);
     void (*multiply)(long rows, long columns, const void *u, long u_row, void *delta, long delta_row);
     double (*sum)(long count, const void *x);
     double (*sum_of_squares)(long count, const void *x);
+    void (*add)(long count, const void *x, void *y); /* y <- y + x */
     void (*scale)(long count, double factor, void *x);
     /* for a loss of the user's: the sum of c_i x_i, and x (rows, columns) <- c_i x_i; c_i as in Loss */
     double (*weighted_sum)(long rows, const void *weights, double factor, const void *x);

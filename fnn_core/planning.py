@@ -1,0 +1,374 @@
+"""How a pass is planned: how its work is cut, and which buffers it needs.
+
+How work is cut (blocks and chunks of samples, panels of features, which product) depends on the net and
+the batch alone, never on the number of threads: that is why results do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fnn_core import _engine
+from fnn_core.activations import REGISTRY as ACTIVATIONS
+from fnn_core.layers import Connection
+from fnn_core.layers.geometry import Geometry
+from fnn_core.plan import Buffer, Workspace
+
+MEMORY_MODES = ("recompute", "store", "reuse", "auto")
+UPDATES = ("immediate", "deferred", "auto")
+
+#: Samples that go through all layers together. More of them spread the packing of a weight over
+#: more rows; fewer leave more blocks to share out.
+BLOCK_ROWS = 64
+BLAS_BLOCK_ROWS = 256
+#: Samples that go backward together: the reduction that one tile of G_k is held in registers for.
+BACKWARD_ROWS = 256
+#: Input features of a backward task where BLAS computes it, which packs its operands anew for each.
+BLAS_PANEL = 512
+#: A weight of at least this many entries is multiplied by BLAS (bench/test_products.py measures
+#: where it overtakes the engine's own product).
+BLAS_FROM_WEIGHTS = 512 * 512
+BLAS_FROM_ROWS = 64
+#: Multiplies and adds below which a team of threads costs more than it brings.
+SERIAL_FLOPS = 2_000_000
+#: Samples of a block of `gradients`, over which it is accumulated.
+GRADIENT_ROWS = 1024
+#: Samples that go forward together through a net with convolutions: few, so that they stay in the cache.
+CONVOLUTION_BLOCK_ROWS = 16
+#: Entries of the input that a layer which is no dense one takes backward at a time.
+BACKWARD_ENTRIES = 32768
+#: Chunks of samples, each with its part of G_k: the tasks that a convolution goes backward in.
+CHUNKS = 8
+#: Entries of all those parts of one layer.
+PART_ENTRIES = 4_000_000
+
+
+@dataclass
+class LayerPlan:
+    """A layer as src/plan.pxd reads it."""
+
+    kind: str
+    activation_index: int
+    inputs: int
+    outputs: int
+    offset: int
+    weight_count: int
+    bias_count: int
+    trainable: bool
+    memory: str
+    rate: float
+    geometry: Geometry | None
+    gemm: str = "native"
+    panel: int = 0
+    panels: int = 1
+    chunks: int = 1
+    backward_rows: int = 1
+    kept: int = 0
+    signal: int = 0
+
+    @property
+    def tasks(self) -> int:
+        """What the threads share out of the layer's way back."""
+        return self.panels * self.chunks
+
+
+@dataclass
+class PassPlan:
+    """A pass as src/plan.pxd reads it."""
+
+    dtype: np.dtype
+    rows: int
+    layers: list[LayerPlan]
+    inputs: int
+    outputs: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    any_target: bool
+    n_parameters: int
+    loss_index: int | None
+    labels: bool
+    lowest: int
+    block_rows: int
+    threads: int
+    flops: int
+    offsets: dict[str, int]
+    buffers: list[Buffer]
+    scratch_bytes: int
+    keeps_factors: bool
+    output_block_bytes: int
+    bytes_of_one_workspace: int
+    workspace_bytes: int
+    serial_flops: int = SERIAL_FLOPS
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a pass is planned for."""
+
+    connections: Sequence[Connection]
+    dtype: np.dtype
+    rows: int
+    threads: int
+    loss_index: int | None
+    labels: bool
+    any_target: bool
+
+
+def flops_of_sample(connections: Sequence[Connection]) -> int:
+    """Multiplies and adds of a forward pass over one sample."""
+    return sum(connection.flops for connection in connections)
+
+
+def layer_memory(connections: Sequence[Connection], mode: str) -> list[str]:
+    """The memory mode of each layer (Remark 8 i), or a ValueError where `mode` cannot be had."""
+    chosen = []
+    for connection in connections:
+        activation = connection.layer.activation
+        if activation.name == "identity":
+            chosen.append("reuse")  # σ' is one: there is nothing to store or to compute
+        elif mode == "auto":
+            chosen.append("reuse" if activation.reusable else "recompute")
+        elif mode == "reuse" and not activation.reusable:
+            can = ", ".join(name for name, other in ACTIVATIONS.items() if other.reusable)
+            raise ValueError(
+                f"memory = 'reuse': layer {connection.index} ({connection.layer!r}) has the "
+                f"activation {activation.name}, whose slope cannot be had from its value; it can "
+                f"for {can}"
+            )
+        else:
+            chosen.append(mode)
+    return chosen
+
+
+def plan_layers(wanted: Pass, modes: Sequence[str]) -> list[LayerPlan]:
+    """How each layer's work is cut."""
+    layers = []
+    for connection, mode in zip(wanted.connections, modes, strict=True):
+        layer = LayerPlan(
+            kind=connection.layer.kind,
+            activation_index=connection.layer.activation.index,
+            inputs=connection.inputs,
+            outputs=connection.outputs,
+            offset=connection.offset,
+            weight_count=connection.weight_count,
+            bias_count=connection.bias_count,
+            trainable=connection.layer.trainable and connection.n_parameters > 0,
+            memory=mode,
+            rate=connection.rate,
+            geometry=connection.geometry,
+        )
+        if layer.kind == "dense":
+            _cut_into_panels(layer, wanted)
+        else:
+            _cut_into_chunks(layer, wanted)
+        layers.append(layer)
+    return layers
+
+
+def _cut_into_panels(layer: LayerPlan, wanted: Pass) -> None:
+    """A dense layer goes backward by panels of its input features, each over the whole batch."""
+    if layer.weight_count >= BLAS_FROM_WEIGHTS and wanted.rows >= BLAS_FROM_ROWS:
+        layer.gemm = "blas"
+    widest = BLAS_PANEL if layer.gemm == "blas" else _sizes(wanted)["feature_panel"]
+    layer.panel = min(layer.inputs, widest)
+    layer.panels = -(-layer.inputs // layer.panel)
+    layer.backward_rows = min(wanted.rows, BACKWARD_ROWS)
+
+
+def _cut_into_chunks(layer: LayerPlan, wanted: Pass) -> None:
+    """Any other layer goes backward by chunks of the batch, each with its part of G_k."""
+    layer.panel = layer.inputs
+    layer.backward_rows = min(wanted.rows, max(1, BACKWARD_ENTRIES // layer.inputs))
+    parameters = layer.weight_count + layer.bias_count
+    most = max(2, min(CHUNKS, PART_ENTRIES // parameters)) if parameters else CHUNKS
+    layer.chunks = min(most, -(-wanted.rows // layer.backward_rows))
+
+
+def _sizes(wanted: Pass) -> dict[str, int]:
+    return _engine.sizes(wanted.dtype.itemsize)
+
+
+def _scratch_entries(wanted: Pass) -> int:
+    """What a map needs while it works: a packed panel, and what convolutions ask for."""
+    real_bytes = wanted.dtype.itemsize
+    beyond = [
+        _engine.convolution_scratch(connection.geometry, real_bytes)
+        for connection in wanted.connections
+        if connection.geometry is not None and connection.n_parameters
+    ]
+    return _sizes(wanted)["product_panel_bytes"] // real_bytes + max(beyond, default=0)
+
+
+def _finish(
+    wanted: Pass,
+    layers: list[LayerPlan],
+    workspace: Workspace,
+    threads: int,
+    block_rows: int,
+    *,
+    flops: int,
+    copies: int = 1,
+) -> PassPlan:
+    connections = wanted.connections
+    trained = [layer.trainable for layer in layers]
+    widest = max(connection.outputs for connection in connections)
+    return PassPlan(
+        dtype=wanted.dtype,
+        rows=wanted.rows,
+        layers=layers,
+        inputs=connections[0].inputs,
+        outputs=connections[-1].outputs,
+        input_shape=connections[0].input_shape,
+        output_shape=connections[-1].output_shape,
+        any_target=wanted.any_target,
+        n_parameters=sum(connection.n_parameters for connection in connections),
+        loss_index=wanted.loss_index,
+        labels=wanted.labels,
+        lowest=trained.index(True) if True in trained else len(layers),
+        block_rows=block_rows,
+        threads=threads,
+        flops=flops,
+        offsets=workspace.offsets,
+        buffers=workspace.all_buffers(),
+        scratch_bytes=_scratch_entries(wanted) * wanted.dtype.itemsize,
+        keeps_factors=False,
+        output_block_bytes=block_rows * widest * wanted.dtype.itemsize,
+        bytes_of_one_workspace=workspace.bytes,
+        workspace_bytes=copies * workspace.bytes,
+    )
+
+
+def _block_rows(layers: list[LayerPlan], rows: int) -> int:
+    if any(layer.geometry is not None for layer in layers):
+        return min(rows, CONVOLUTION_BLOCK_ROWS)
+    blas = any(layer.gemm == "blas" for layer in layers)
+    return min(rows, BLAS_BLOCK_ROWS if blas else BLOCK_ROWS)
+
+
+def plan_training(wanted: Pass, memory: str, gradient: str) -> PassPlan:
+    """A pass that trains or differentiates.
+
+    `gradient`: "panels" (immediate update), "whole" (deferred), or "elsewhere" (the caller's).
+    """
+    connections, dtype, rows = wanted.connections, wanted.dtype, wanted.rows
+    layers = plan_layers(wanted, layer_memory(connections, memory))
+    block_rows = _block_rows(layers, rows)
+    flops = 3 * rows * flops_of_sample(connections)
+    tasks = max(-(-rows // block_rows), *(layer.tasks for layer in layers))
+    threads = 1 if flops < SERIAL_FLOPS else max(1, min(wanted.threads, tasks))
+
+    workspace = Workspace()
+    if gradient != "elsewhere":
+        target_shape = (rows,) if wanted.labels else (rows, connections[-1].outputs)
+        target_dtype = np.dtype(np.int64) if wanted.labels else dtype
+        shape = (rows, *connections[0].input_shape)
+        workspace.add("batch_input", "gathered inputs", "x", shape, dtype)
+        workspace.add("batch_targets", "gathered targets", "y", target_shape, target_dtype)
+        workspace.add("batch_weights", "gathered weights", "s", (rows,), dtype)
+    _add_activations(workspace, wanted, layers)
+    if connections[-1].layer.activation.name != "identity":
+        shape = (rows, *connections[-1].output_shape)
+        workspace.add("prediction", "outputs", f"F_{len(layers)}", shape, dtype)
+        workspace.share("loss slope", "L", "outputs")
+    blocks = -(-rows // block_rows)
+    workspace.add("block_losses", "losses of blocks", "", (blocks,), np.dtype(np.float64))
+    if gradient == "whole":
+        total = sum(connection.n_parameters for connection in connections)
+        length = _sizes(wanted)["run_length"]
+        runs = sum(-(-connection.n_parameters // length) for connection in connections)
+        workspace.add("gradient", "gradient", "G, g", (total,), dtype)
+        workspace.add("norms", "squares of runs of G", "", (runs,), np.dtype(np.float64))
+    _add_scratch(workspace, wanted, layers, block_rows, threads, gradient)
+    return _finish(wanted, layers, workspace, threads, block_rows, flops=flops)
+
+
+def _add_activations(workspace: Workspace, wanted: Pass, layers: list[LayerPlan]) -> None:
+    """What the forward pass keeps (Remark 8 i); delta takes its place on the way back."""
+    for k, (layer, connection) in enumerate(zip(layers, wanted.connections, strict=True), start=1):
+        shape = (wanted.rows, *connection.output_shape)
+        below = layers[k - 2]
+        if layer.kind == "flatten" and k > 1 and below.memory != "recompute":
+            layer.kept, layer.signal = below.kept, below.signal
+            workspace.share(f"output {k}", f"F_{k}", f"output {k - 1}", shape)
+            continue
+        kept, symbol = (
+            (f"pre-activation {k}", f"a_{k}")
+            if layer.memory == "recompute"
+            else (f"output {k}", f"F_{k}")
+        )
+        layer.kept = layer.signal = workspace.add(f"kept {k}", kept, symbol, shape, wanted.dtype)
+        if layer.memory == "store":
+            kept = f"slope {k}"
+            layer.signal = workspace.add(f"slope {k}", kept, f"σ'(a_{k})", shape, wanted.dtype)
+        workspace.share(f"delta {k}", f"∂ℓ/∂a_{k}", kept)
+
+
+def _add_scratch(
+    workspace: Workspace,
+    wanted: Pass,
+    layers: list[LayerPlan],
+    block_rows: int,
+    threads: int,
+    gradient: str,
+) -> None:
+    """What a thread or a task needs for itself; none of it grows with the batch beyond a block."""
+    dtype = wanted.dtype
+    workspace.add("scratch", "packed panels, strips", "", (threads, _scratch_entries(wanted)), dtype)
+    recomputed = [layer.memory == "recompute" for layer in layers]
+    if any(recomputed):
+        widest = max(layer.outputs for layer in layers)
+        shape = (threads, block_rows, widest)
+        workspace.add("output_blocks", "blocks of outputs", "σ(a)", shape, dtype)
+
+    # A layer of few tasks keeps few threads busy, and needs scratch for those alone.
+    def entries_of_tasks(layer: LayerPlan) -> int:
+        return min(threads, layer.tasks) * layer.panel * layer.backward_rows
+
+    below = [k for k in range(1, len(layers)) if recomputed[k - 1]]
+    if below:
+        entries = max(entries_of_tasks(layers[k]) for k in below)
+        workspace.add("input_panels", "panels of inputs", "σ(a)", (entries,), dtype)
+    sent_back = layers if gradient == "elsewhere" else layers[1:]
+    if sent_back:
+        entries = max(entries_of_tasks(layer) for layer in sent_back)
+        workspace.add("delta_panels", "panels of delta", "u", (entries,), dtype)
+    trained = [layer for layer in layers if layer.trainable]
+    parts = [
+        layer.chunks * (layer.weight_count + layer.bias_count)
+        for layer in trained
+        if layer.chunks > 1
+    ]
+    if parts:
+        workspace.add("gradient_parts", "parts of the gradient", "G, g", (max(parts),), dtype)
+    panels = [
+        min(threads, layer.panels) * (layer.panel * layer.outputs + layer.bias_count)
+        if layer.panels > 1
+        else layer.weight_count + layer.bias_count
+        for layer in trained
+        if layer.chunks == 1
+    ]
+    if gradient == "panels" and panels:
+        workspace.add("gradient_panels", "panels of the gradient", "G, g", (max(panels),), dtype)
+
+
+def plan_inference(wanted: Pass) -> PassPlan:
+    """A forward pass alone: in each thread's workspace the outputs take turns in two buffers."""
+    layers = plan_layers(wanted, ["reuse"] * len(wanted.connections))
+    block_rows = _block_rows(layers, wanted.rows)
+    threads = max(1, wanted.threads)
+    workspace = Workspace()
+    dtype = wanted.dtype
+    shape = (block_rows, max(layer.outputs for layer in layers))
+    places = [
+        workspace.add(f"turn {turn}", f"outputs, turn {turn}", "F", shape, dtype)
+        for turn in range(min(2, len(layers)))
+    ]
+    for k, layer in enumerate(layers):
+        layer.kept = layer.signal = places[k % 2]
+    workspace.add("prediction", "loss slope", "L", (block_rows, layers[-1].outputs), dtype)
+    workspace.add("scratch", "packed panel, strip", "", (_scratch_entries(wanted),), dtype)
+    flops = flops_of_sample(wanted.connections)
+    return _finish(wanted, layers, workspace, threads, block_rows, flops=flops, copies=threads)
