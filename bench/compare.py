@@ -12,6 +12,7 @@ share of what the cores can multiply and add.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     installed = [kind for kind in kinds if kind.installed()]
     peak = machine.measure_fma_peak(options.dtype)
     print_header(installed, options, peak)
+    measured: dict[str, Any] = {}
     wrong = 0
     for net in nets:
         correct = []
@@ -58,7 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"left out: {error}", file=sys.stderr)
                 wrong += 1
         times = take_turns(net, correct, options)
-        print_row(net, installed, times, peak and peak * options.threads)
+        measured[net.name] = summary(net, times, peak and peak * options.threads)
+        print_row(net, installed, measured[net.name])
+    if options.json:
+        about = {"threads": options.threads, "dtype": options.dtype, "peak": peak}
+        about |= machine.describe(module for kind in installed for module in kind.modules)
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps({"about": about, "nets": measured}, indent=1) + "\n")
     return 1 if wrong else 0
 
 
@@ -74,6 +82,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--dtype", choices=("float32", "float64"), default="float32")
     add("--rounds", type=int, default=7, help="(%(default)s)")
     add("--seconds", type=float, default=0.35, help="of each turn, at least (%(default)s)")
+    add("--json", type=Path, metavar="FILE", help="keep the numbers in a file, for figures.py")
     return parser.parse_args(arguments)
 
 
@@ -128,24 +137,27 @@ def print_header(
     print(f"{'net':14s}" + "".join(f"{name:>14s}" for name in [*names, "ratio", "peak"]))
 
 
-def print_row(
-    net: Net, kinds: Sequence[type[Rival]], times: dict[str, list[float]], peak: float | None
-) -> None:
-    """Print a net's medians, the ratio and the share of the peak."""
-    cells = [f"{median(times[k.name]):.2f}" if k.name in times else "wrong" for k in kinds]
+def summary(net: Net, times: dict[str, list[float]], peak: float | None) -> dict[str, Any]:
+    """The median of each library, the ratio of the best two, and the share of the peak."""
+    medians = {name: median(column) for name, column in times.items()}
     ours = [times[name] for name in times if name in OURS]
     theirs = [times[name] for name in times if name not in OURS]
-    ratio, share = "-", "-"
+    ratio, share = None, None
     if ours and theirs:
-        best = zip(map(min, zip(*ours, strict=True)), map(min, zip(*theirs, strict=True)),
-                   strict=True)  # fmt: skip
-        ratio = f"{median(other / own for own, other in best):.2f}"
+        rounds = zip(zip(*ours, strict=True), zip(*theirs, strict=True), strict=True)
+        ratio = median(min(other) / min(own) for own, other in rounds)
     if ours and peak:
-        fastest = min(median(column) for column in ours)
-        share = f"{net.flops / (fastest * 1e3) / peak:.1%}"
-    print(
-        f"{net.name:14s}" + "".join(f"{cell:>14s}" for cell in [*cells, ratio, share]), flush=True
-    )
+        share = net.flops / (min(medians[name] for name in medians if name in OURS) * 1e3) / peak
+    return {"microseconds": medians, "ratio": ratio, "peak": share}
+
+
+def print_row(net: Net, kinds: Sequence[type[Rival]], row: dict[str, Any]) -> None:
+    """Print a net's medians, the ratio and the share of the peak."""
+    medians = row["microseconds"]
+    cells = [f"{medians[k.name]:.2f}" if k.name in medians else "wrong" for k in kinds]
+    cells.append("-" if row["ratio"] is None else f"{row['ratio']:.2f}")
+    cells.append("-" if row["peak"] is None else f"{row['peak']:.1%}")
+    print(f"{net.name:14s}" + "".join(f"{cell:>14s}" for cell in cells), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PEAK_SOURCE = Path(__file__).with_name("fma_peak.c")
@@ -57,3 +61,20 @@ def measure_fma_peak(dtype: str) -> float | None:
         operations = run(rounds)
         fastest = max(fastest, operations / (time.perf_counter() - start))
     return fastest / 1e9
+
+
+def describe(modules: Iterable[str]) -> dict[str, Any]:
+    """The processor, and the versions of Python and of modules, to keep beside measurements."""
+    cpu = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text().splitlines()
+        cpu = next((line.partition(": ")[2] for line in lines if "model name" in line), cpu)
+    return {
+        "cpu": cpu,
+        "python": platform.python_version(),
+        "versions": {
+            module: importlib.import_module(module).__version__
+            for module in ("numpy", "scipy", *dict.fromkeys(modules))
+        },
+    }

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import fnn_core as fnn
 from bench.conftest import MemoryRow, smoke
@@ -21,6 +22,7 @@ WIDTH = 256
 DEPTH = 32
 SMOKE_DEPTH = 4
 MODES = ("recompute", "store", "reuse")
+ACTIVATIONS = ("tanh", "relu")
 
 
 def deep_net(activation: str, memory: str, depth: int, threads: int) -> fnn.Network:
@@ -36,9 +38,16 @@ def deep_net(activation: str, memory: str, depth: int, threads: int) -> fnn.Netw
     )
 
 
+def batches() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The samples of four steps."""
+    draw = np.random.default_rng(0)
+    features = draw.standard_normal((4 * BATCH_SIZE, WIDTH)).astype("float32")
+    return features, draw.integers(0, 10, len(features))
+
+
 @pytest.mark.parametrize("update", ["deferred", "immediate"])
 @pytest.mark.parametrize("memory", MODES)
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_trade(
     benchmark: Any,
     request: pytest.FixtureRequest,
@@ -58,9 +67,7 @@ def test_trade(
     most = thirsty.memory_plan(batch_size=BATCH_SIZE, optimizer="sgd", update=update)
     assert plan.workspace_bytes <= most.workspace_bytes
 
-    draw = np.random.default_rng(0)
-    features = draw.standard_normal((4 * BATCH_SIZE, WIDTH)).astype("float32")
-    target = draw.integers(0, 10, len(features))
+    features, target = batches()
     same = slice(BATCH_SIZE)
     _, gradients = net.gradients(features[same], target[same])
     _, expected = thirsty.gradients(features[same], target[same])

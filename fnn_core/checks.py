@@ -108,6 +108,16 @@ def _convert(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
         return np.require(array, dtype, ["C", "A"])
 
 
+def as_array(value: Any, shape: tuple[int, ...], dtype: np.dtype, name: str) -> np.ndarray:
+    """Finite reals of that shape, in the engine's dtype."""
+    given = _as_real_array(value, name)
+    if given.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {given.shape}")
+    array = _convert(given, dtype)
+    _require_finite(array, given, name)
+    return array
+
+
 def as_inputs(
     X: Any, input_shape: tuple[int, ...], dtype: np.dtype, name: str = "X", *, finite: bool = True
 ) -> np.ndarray:

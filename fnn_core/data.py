@@ -19,7 +19,7 @@ class Data:
     """Inputs, targets (labels or numbers) and sample weights, checked, in the engine's dtype."""
 
     inputs: np.ndarray
-    targets: np.ndarray
+    targets: Any
     labels: bool
     weights: np.ndarray | None
 

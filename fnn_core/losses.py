@@ -95,6 +95,16 @@ class Loss:
         """Values and slopes, of the shapes and the dtype that the engine takes."""
         return self._values(y, t), self._checked("slope", self.slope(y, t), t.shape, t.dtype)
 
+    def second_order(
+        self, y: np.ndarray, t: np.ndarray, v: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """L and ℓ'' v, in arrays that may be written to."""
+        assert self.curvature is not None
+        slopes = self._checked("slope", self.slope(y, t), t.shape, t.dtype)
+        return slopes.copy(), self._checked(
+            "curvature", self.curvature(y, t, v), t.shape, t.dtype
+        ).copy()
+
     def mean(self, y: np.ndarray, t: np.ndarray, weights: np.ndarray | None) -> float:
         """The mean over samples, weighted where there are weights."""
         return float(np.average(self._values(y, t), weights=weights))

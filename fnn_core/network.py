@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator
 
-from fnn_core import _engine, storage, training
+from fnn_core import _engine, operators, storage, training
 from fnn_core.callbacks import History
 from fnn_core.checks import (
     LARGEST_SIZE,
@@ -370,6 +371,89 @@ class Network:
             out.theta[...] = 0
         with self.sessions.differentiation(data) as session:
             return session.differentiate(1 / data.total_weight, out.theta), out
+
+    def jvp(
+        self, X: Any, dtheta: Any = None, dX: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """F_n(X), and its derivative along a direction: T, S and R run forward (Propositions 5 and 9).
+
+        Parameters
+        ----------
+        X : array_like, shape (N, *input_shape)
+        dtheta : array_like, shape (n_parameters,), optional
+            The direction in θ; layers with ``trainable=False`` do not move.
+        dX : array_like, shape (N, *input_shape), optional
+            The direction in X.
+
+        Returns
+        -------
+        F, dF : numpy.ndarray, shape (N, *output_shape)
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument is not as above.
+
+        Examples
+        --------
+        >>> import numpy as np, fnn_core as fnn
+        >>> net = fnn.Network([fnn.Dense(1, bias=False)], input_shape=2, dtype="float64")
+        >>> net.weights[0][...] = [[1.0, 2.0]]
+        >>> net.jvp([[3.0, 4.0]], dtheta=[1.0, 0.0], dX=[[0.0, 1.0]])   # 1 * 3 + 2 * 1
+        (array([[11.]]), array([[5.]]))
+        """
+        return operators.jvp(self, X, dtheta, dX)
+
+    def vjp(self, X: Any, cotangent: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The adjoint of that derivative, applied to a cotangent: S*, R* and T* (Theorems 7 and 10).
+
+        Parameters
+        ----------
+        X : array_like, shape (N, *input_shape)
+        cotangent : array_like, shape (N, *output_shape)
+            What takes the place of L; nothing is divided by N.
+
+        Returns
+        -------
+        dtheta : numpy.ndarray, shape (n_parameters,)
+        dX : numpy.ndarray, shape (N, *input_shape)
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument is not as above.
+        """
+        return operators.vjp(self, X, cotangent)
+
+    def jacobian(self, X: Any) -> LinearOperator:
+        """dF_n/dθ at X: an operator of shape ``(N * n_outputs, n_parameters)``, rows sample by sample."""
+        return operators.Jacobian(self, X)
+
+    def gauss_newton(self, X: Any, y: Any, sample_weight: Any = None) -> LinearOperator:
+        """Jᵀ ℓ'' J of the mean loss: a symmetric operator on θ.
+
+        Raises
+        ------
+        ValueError
+            Also where the loss is your own and has no `curvature`.
+        """
+        return operators.curvature(self, X, y, sample_weight, gauss_newton=True)
+
+    def hessian(self, X: Any, y: Any, sample_weight: Any = None) -> LinearOperator:
+        """The Hessian of the mean loss: a symmetric operator on θ.
+
+        At a kink, where σ'' does not exist, it is taken as 0: ReLU and its kin are seen as linear on both sides.
+
+        Raises
+        ------
+        ValueError
+            Also where the loss is your own and has no `curvature`.
+        """
+        return operators.curvature(self, X, y, sample_weight, gauss_newton=False)
+
+    def objective(self, X: Any, y: Any, sample_weight: Any = None) -> operators.Objective:
+        """The mean loss as a function of a flat θ: `fun`, `jac` and `hessp` for `scipy.optimize`."""
+        return operators.Objective(self, as_data(self, X, y, sample_weight))
 
     def memory_plan(
         self, batch_size: int = 32, optimizer: str | Optimizer = "adam", update: str = "auto"

@@ -106,14 +106,10 @@ class Workspace:
         self._align()
         return self.offsets[key]
 
-    def share(
-        self, name: str, symbol: str, owner: str, shape: tuple[int, ...] | None = None
-    ) -> None:
+    def share(self, name: str, symbol: str, owner: str) -> None:
         """Note a buffer that lies in the place of another."""
         there = next(buffer for buffer in self.buffers if buffer.name == owner)
-        self.buffers.append(
-            Buffer(name, symbol, shape or there.shape, there.dtype, shares_with=owner)
-        )
+        self.buffers.append(Buffer(name, symbol, there.shape, there.dtype, shares_with=owner))
 
     def _align(self) -> None:
         padding = -self.bytes % ALIGNMENT

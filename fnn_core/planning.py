@@ -68,6 +68,9 @@ class LayerPlan:
     backward_rows: int = 1
     kept: int = 0
     signal: int = 0
+    output: int = 0
+    kept_tangent: int = 0
+    output_tangent: int = 0
 
     @property
     def tasks(self) -> int:
@@ -115,6 +118,15 @@ class Pass:
     loss_index: int | None
     labels: bool
     any_target: bool
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+
+
+def without_flatten(connections: Sequence[Connection]) -> Sequence[Connection]:
+    """The layers that compute: Flatten only names the same numbers anew."""
+    return [connection for connection in connections if connection.layer.kind != "flatten"] or [
+        connections[0]
+    ]
 
 
 def flops_of_sample(connections: Sequence[Connection]) -> int:
@@ -221,8 +233,8 @@ def _finish(
         layers=layers,
         inputs=connections[0].inputs,
         outputs=connections[-1].outputs,
-        input_shape=connections[0].input_shape,
-        output_shape=connections[-1].output_shape,
+        input_shape=wanted.input_shape,
+        output_shape=wanted.output_shape,
         any_target=wanted.any_target,
         n_parameters=sum(connection.n_parameters for connection in connections),
         loss_index=wanted.loss_index,
@@ -264,14 +276,14 @@ def plan_training(wanted: Pass, memory: str, gradient: str) -> PassPlan:
     if gradient != "elsewhere":
         target_shape = (rows,) if wanted.labels else (rows, connections[-1].outputs)
         target_dtype = np.dtype(np.int64) if wanted.labels else dtype
-        shape = (rows, *connections[0].input_shape)
+        shape = (rows, *wanted.input_shape)
         workspace.add("batch_input", "gathered inputs", "x", shape, dtype)
         workspace.add("batch_targets", "gathered targets", "y", target_shape, target_dtype)
         workspace.add("batch_weights", "gathered weights", "s", (rows,), dtype)
     _add_activations(workspace, wanted, layers)
     if connections[-1].layer.activation.name != "identity":
-        shape = (rows, *connections[-1].output_shape)
-        workspace.add("prediction", "outputs", f"F_{len(layers)}", shape, dtype)
+        shape = (rows, *wanted.output_shape)
+        workspace.add("prediction", "outputs", f"F_{connections[-1].index + 1}", shape, dtype)
         workspace.share("loss slope", "L", "outputs")
     blocks = -(-rows // block_rows)
     workspace.add("block_losses", "losses of blocks", "", (blocks,), np.dtype(np.float64))
@@ -287,13 +299,9 @@ def plan_training(wanted: Pass, memory: str, gradient: str) -> PassPlan:
 
 def _add_activations(workspace: Workspace, wanted: Pass, layers: list[LayerPlan]) -> None:
     """What the forward pass keeps (Remark 8 i); delta takes its place on the way back."""
-    for k, (layer, connection) in enumerate(zip(layers, wanted.connections, strict=True), start=1):
+    for layer, connection in zip(layers, wanted.connections, strict=True):
+        k = connection.index + 1
         shape = (wanted.rows, *connection.output_shape)
-        below = layers[k - 2]
-        if layer.kind == "flatten" and k > 1 and below.memory != "recompute":
-            layer.kept, layer.signal = below.kept, below.signal
-            workspace.share(f"output {k}", f"F_{k}", f"output {k - 1}", shape)
-            continue
         kept, symbol = (
             (f"pre-activation {k}", f"a_{k}")
             if layer.memory == "recompute"
@@ -371,4 +379,34 @@ def plan_inference(wanted: Pass) -> PassPlan:
     workspace.add("prediction", "loss slope", "L", (block_rows, layers[-1].outputs), dtype)
     workspace.add("scratch", "packed panel, strip", "", (_scratch_entries(wanted),), dtype)
     flops = flops_of_sample(wanted.connections)
+    return _finish(wanted, layers, workspace, threads, block_rows, flops=flops, copies=threads)
+
+
+def plan_tangents(wanted: Pass) -> PassPlan:
+    """A pass that carries tangents (Propositions 5 and 9), and its way back for second-order products.
+
+    Each thread takes blocks of samples through all layers in a workspace of its own.
+    """
+    layers = plan_layers(wanted, ["reuse"] * len(wanted.connections))
+    block_rows = _block_rows(layers, wanted.rows)
+    threads = max(1, wanted.threads)
+    workspace = Workspace()
+    dtype = wanted.dtype
+    for k, (layer, connection) in enumerate(zip(layers, wanted.connections, strict=True), start=1):
+        shape = (block_rows, *connection.output_shape)
+
+        def add(name: str, symbol: str, k: int = k, shape: tuple[int, ...] = shape) -> int:
+            return workspace.add(f"{name} {k}", f"{name} {k}", f"{symbol}_{k}", shape, dtype)
+
+        layer.kept = layer.output = add("pre-activation", "a")
+        layer.kept_tangent = layer.output_tangent = add("tangent of a", "da")
+        if connection.layer.activation.name != "identity":
+            layer.output, layer.output_tangent = add("output", "F"), add("tangent of F", "dF")
+    widest = (block_rows, max(max(layer.inputs, layer.outputs) for layer in layers))
+    for turn in range(2):
+        workspace.add(f"delta {turn}", f"delta, turn {turn}", "T", widest, dtype)
+        workspace.add(f"delta tangent {turn}", f"tangent of delta, turn {turn}", "dT", widest, dtype)
+    workspace.add("prediction", "a term of a sum", "", widest, dtype)
+    workspace.add("scratch", "packed panel, strip", "", (_scratch_entries(wanted),), dtype)
+    flops = 3 * flops_of_sample(wanted.connections)
     return _finish(wanted, layers, workspace, threads, block_rows, flops=flops, copies=threads)

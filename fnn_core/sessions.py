@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fnn_core import _engine
 from fnn_core._blas import THREADS as BLAS_THREADS
 from fnn_core.data import Data
 from fnn_core.losses import Loss, NamedLoss
-from fnn_core.planning import GRADIENT_ROWS, Pass, PassPlan, plan_inference, plan_training
+from fnn_core.planning import GRADIENT_ROWS, Pass, PassPlan, plan_inference, plan_tangents, plan_training, without_flatten
 
 if TYPE_CHECKING:
     from fnn_core.network import Network
@@ -36,13 +38,15 @@ class Sessions:
         net = self._net
         loss = net.loss_function
         return Pass(
-            connections=net.connections,
+            connections=without_flatten(net.connections),
             dtype=net.dtype,
             rows=rows,
             threads=net.n_threads,
             loss_index=loss.index if isinstance(loss, NamedLoss) else None,
             labels=labels,
             any_target=loss.target_range == (-math.inf, math.inf),
+            input_shape=net.input_shape,
+            output_shape=net.output_shape,
         )
 
     def _compiled(self, kind: str, key: Any, plan: Callable[[], PassPlan]) -> _engine.CompiledPlan:
@@ -108,10 +112,15 @@ class Sessions:
         return session.try_step(X, y, rate) if type(rate) is float else None
 
     @contextmanager
-    def differentiation(self, data: Data) -> Iterator[_engine.Session]:
-        """A session that has the data loaded, in blocks that are accumulated over."""
+    def differentiation(
+        self, data: Data, theta: np.ndarray | None = None
+    ) -> Iterator[_engine.Session]:
+        """A session that has the data loaded, in blocks that are accumulated over.
+
+        `theta`: parameters in the place of the net's own.
+        """
         net = self._net
-        rows = min(data.count, GRADIENT_ROWS)
+        rows = max(1, min(data.count, GRADIENT_ROWS))
         compiled = self._compiled(
             "gradient",
             (rows, data.labels, net.memory),
@@ -119,7 +128,9 @@ class Sessions:
         )
         loss = net.loss_function
         session = _engine.Session(
-            compiled, net.theta, user_loss=loss.evaluate if isinstance(loss, Loss) else None
+            compiled,
+            net.theta if theta is None else theta,
+            user_loss=loss.evaluate if isinstance(loss, Loss) else None,
         )
         try:
             session.load(_engine.Samples(compiled, data.inputs, data.targets, data.weights), rows)
@@ -127,6 +138,12 @@ class Sessions:
                 yield session
         finally:
             session.close()
+
+    def tangents(self, labels: bool = False) -> _engine.CompiledPlan:
+        """The plan of passes with tangents."""
+        return self._compiled(
+            f"tangents {labels}", None, lambda: plan_tangents(self._pass(INFERENCE_ROWS, labels))
+        )
 
     def inference(self, labels: bool = False) -> _engine.CompiledPlan:
         """The plan of forward passes."""

@@ -23,6 +23,7 @@ from kernels cimport (
     release, set_blas, shuffle, team_size, watch_forks,
 )
 from plan cimport Plan, fill_geometry, fill_plan
+from tangent cimport Tangents, push_all, second_order
 from training cimport (
     FINISHED, LOSS_NOT_FINITE, NO_WEIGHT, Training, differentiate, train,
 )
@@ -378,8 +379,10 @@ cdef class Session:
 
     cdef void take_samples(self, Samples samples, long batch_rows):
         self.samples = samples
+        self.training.data.targets = NULL
         self.training.data.inputs = <char *> cnp.PyArray_DATA(samples.inputs)
-        self.training.data.targets = <char *> cnp.PyArray_DATA(samples.targets)
+        if samples.targets is not None:
+            self.training.data.targets = <char *> cnp.PyArray_DATA(samples.targets)
         self.training.data.weights = NULL
         if samples.weights is not None:
             self.training.data.weights = <char *> cnp.PyArray_DATA(samples.weights)
@@ -528,6 +531,21 @@ cdef class Session:
         self.report()
         return training.loss_sum
 
+
+    def pull_back(self, cnp.ndarray cotangent, cnp.ndarray gradient, cnp.ndarray input_slope):
+        """The adjoint of the derivative of F_n at the loaded samples (Theorems 7 and 10), applied to `cotangent`:
+        its part in θ goes to `gradient`, its part in x to `input_slope`."""
+        cdef Training *training = &self.training
+        dtype = self.compiled.description.dtype
+        _require(cotangent, dtype, training.data.samples * training.plan.outputs, "cotangent")
+        _require(input_slope, dtype, training.data.samples * training.plan.inputs, "dX", writeable=True)
+        training.cotangent = <char *> cnp.PyArray_DATA(cotangent)
+        training.input_slope = <char *> cnp.PyArray_DATA(input_slope)
+        try:
+            self.differentiate(1.0, gradient)
+        finally:
+            training.cotangent = NULL
+            training.input_slope = NULL
 
 cdef void run_team(Training *training, int threads) noexcept nogil:
     """The training loop on a team of threads."""
@@ -682,3 +700,109 @@ cdef class Forward:
         infer(&inference, 0, 1)
         compiled.give_workspace(workspace)
         return outputs
+
+
+cdef class TangentPass:
+    """The derivative of F_n along a direction, and second-order products, over samples."""
+    cdef Tangents tangents
+    cdef CompiledPlan compiled
+    cdef Samples samples
+    cdef cnp.ndarray theta
+    cdef int threads
+
+    def __init__(self, CompiledPlan compiled, cnp.ndarray theta, Samples samples):
+        cdef Plan *plan = &compiled.plan
+        cdef long blocks = (samples.count + plan.block_rows - 1) // plan.block_rows
+        _require(theta, compiled.description.dtype, compiled.description.n_parameters, "theta")
+        self.compiled = compiled
+        self.theta = theta
+        self.samples = samples
+        serial = samples.count * compiled.description.flops < compiled.description.serial_flops
+        self.threads = 1 if serial else max(1, min(team_threads(plan.threads), blocks))
+        self.tangents.plan = plan
+        self.tangents.theta = <char *> cnp.PyArray_DATA(theta)
+        self.tangents.data.samples = samples.count
+        self.tangents.data.inputs = <char *> cnp.PyArray_DATA(samples.inputs)
+        if samples.targets is not None:
+            self.tangents.data.targets = <char *> cnp.PyArray_DATA(samples.targets)
+        if samples.weights is not None:
+            self.tangents.data.weights = <char *> cnp.PyArray_DATA(samples.weights)
+        # A fixed number of parts, so that the sum does not depend on the threads.
+        self.tangents.chunks = max(1, min(8, blocks))
+
+    cdef set_direction(self, theta_tangent, input_tangent):
+        cdef Tangents *tangents = &self.tangents
+        tangents.theta_tangent = NULL
+        tangents.input_tangent = NULL
+        if theta_tangent is not None:
+            _require(theta_tangent, self.theta.dtype, self.theta.size, "dtheta")
+            tangents.theta_tangent = <char *> cnp.PyArray_DATA(<cnp.ndarray> theta_tangent)
+        if input_tangent is not None:
+            _require(input_tangent, self.theta.dtype, self.samples.count * tangents.plan.inputs, "dX")
+            tangents.input_tangent = <char *> cnp.PyArray_DATA(<cnp.ndarray> input_tangent)
+
+    def push(self, theta_tangent, input_tangent, cnp.ndarray outputs, cnp.ndarray output_tangents):
+        """F_n and its derivative along (theta_tangent, input_tangent), either of which may be None."""
+        cdef Tangents *tangents = &self.tangents
+        cdef int threads = self.threads
+        cdef Memory workspace
+        for array in (outputs, output_tangents):
+            _require(array, self.theta.dtype, self.samples.count * tangents.plan.outputs, "out", writeable=True)
+        self.set_direction(theta_tangent, input_tangent)
+        tangents.outputs = <char *> cnp.PyArray_DATA(outputs)
+        tangents.output_tangents = <char *> cnp.PyArray_DATA(output_tangents)
+        workspace = self.compiled.take_workspace()
+        tangents.workspace = workspace.data
+        with nogil:
+            if threads > 1:
+                with parallel(num_threads=threads):
+                    push_all(tangents, threadid(), team_size())
+            else:
+                push_all(tangents, 0, 1)
+        self.compiled.give_workspace(workspace)
+
+    def product(self, cnp.ndarray direction, double scale, bint gauss_newton, slopes=None, curvatures=None):
+        """The Hessian of Σ c_i ℓ_i, or Jᵀ ℓ'' J, times `direction`; c_i = scale s_i.
+
+        `slopes` and `curvatures`: c_i L and c_i ℓ'' dF_n, where the loss is a user's.
+        """
+        cdef Tangents *tangents = &self.tangents
+        cdef int threads = min(self.threads, tangents.chunks)
+        cdef long parameters = self.theta.size, chunk
+        cdef const Kernels *kernels = tangents.plan.kernels
+        cdef Memory workspace
+        parts = np.zeros((tangents.chunks, parameters), self.theta.dtype)
+        self.set_direction(direction, None)
+        tangents.scale = scale
+        tangents.gauss_newton = gauss_newton
+        tangents.slopes = tangents.curvatures = NULL
+        if curvatures is not None:
+            for array in (slopes, curvatures):
+                _require(array, self.theta.dtype, self.samples.count * tangents.plan.outputs, "curvature")
+            tangents.slopes = <char *> cnp.PyArray_DATA(<cnp.ndarray> slopes)
+            tangents.curvatures = <char *> cnp.PyArray_DATA(<cnp.ndarray> curvatures)
+        tangents.parts = <char *> cnp.PyArray_DATA(<cnp.ndarray> parts)
+        workspace = self.compiled.take_workspace()
+        tangents.workspace = workspace.data
+        with nogil:
+            if threads > 1:
+                with parallel(num_threads=threads):
+                    second_order(tangents, parameters, threadid(), team_size())
+            else:
+                second_order(tangents, parameters, 0, 1)
+            for chunk in range(1, tangents.chunks):
+                kernels.add(parameters, tangents.parts + chunk * parameters * kernels.real_bytes, tangents.parts)
+        self.compiled.give_workspace(workspace)
+        return parts[0]
+
+
+def scale_rows(cnp.ndarray x, weights, double scale):
+    """x_i ← scale s_i x_i, in place, for a loss of the user's."""
+    cdef const Kernels *kernels = kernels_in_use(x.itemsize)
+    cdef long rows = x.shape[0]
+    _require(x, x.dtype, x.size, "x", writeable=True)
+    if weights is not None:
+        _require(weights, x.dtype, rows, "sample_weight")
+    kernels.scale_rows(rows, x.size // max(1, rows),
+                       NULL if weights is None else cnp.PyArray_DATA(<cnp.ndarray> weights), scale,
+                       cnp.PyArray_DATA(x))

@@ -41,7 +41,7 @@ cdef extern from "kernels/engine.h" nogil:
         long weight, weight_count, bias, bias_count
         int trainable, memory, index
         long panel, panels
-        size_t kept, signal
+        size_t kept, signal, output, kept_tangent, output_tangent
         double rate
         Geometry geometry
         long chunks, backward_rows
@@ -62,11 +62,14 @@ cdef extern from "kernels/engine.h" nogil:
         void (*value)(long, long, const void *, long, void *, long) noexcept nogil
         void (*value_and_slope)(long, long, const void *, long, void *, long, void *, long) noexcept nogil
         void (*pull_back)(long, long, const void *, long, const void *, long, void *, long) noexcept nogil
+        void (*pull_back_tangent)(long, const void *, const void *, void *, void *) noexcept nogil
 
     ctypedef struct Loss:
         const char *name
         double (*evaluate)(long, long, int, const void *, const void *, double, const void *,
                            void *) noexcept nogil
+        void (*curvature)(long, long, int, const void *, const void *, double, const void *,
+                          void *) noexcept nogil
         void (*probabilities)(long, long, void *) noexcept nogil
 
     ctypedef struct Optimizer:

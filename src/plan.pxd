@@ -31,6 +31,8 @@ cdef struct Plan:
     size_t input_panels, delta_panels
     size_t gradient_panels    # G_k of panels, for an immediate update
     size_t gradient_parts     # G_k of chunks of samples
+    size_t deltas[2]          # of a pass with tangents: T and dT, and their next ones
+    size_t delta_tangents[2]
     size_t bytes
 
 
@@ -62,6 +64,9 @@ cdef inline int fill_layer(Layer *layer, const Kernels *kernels, int index, desc
     layer.panels = description.panels
     layer.kept = description.kept
     layer.signal = description.signal
+    layer.output = description.output
+    layer.kept_tangent = description.kept_tangent
+    layer.output_tangent = description.output_tangent
     layer.rate = description.rate
     layer.chunks = description.chunks
     layer.backward_rows = description.backward_rows
@@ -113,6 +118,9 @@ cdef inline int fill_plan(Plan *plan, const Kernels *kernels, description) excep
     plan.gradient_panels = offsets.get("gradient_panels", 0)
     plan.gradient_parts = offsets.get("gradient_parts", 0)
     plan.keeps_factors = description.keeps_factors
+    for turn in range(2):
+        plan.deltas[<int> turn] = offsets.get(f"delta {turn}", 0)
+        plan.delta_tangents[<int> turn] = offsets.get(f"delta tangent {turn}", 0)
     plan.bytes = description.bytes_of_one_workspace
     for index, layer in enumerate(description.layers):
         fill_layer(&plan.layers[<int> index], kernels, index, layer)

@@ -46,6 +46,8 @@ cdef struct Training:
     char *theta
     char *workspace
     char *outputs             # (samples, d_n): F_n as each sample's step saw it; NULL: not wanted
+    const char *cotangent     # (samples, d_n), in the place of L (Theorems 7 and 10); NULL: the loss
+    char *input_slope         # (samples, d_0): C_1†(T, W_1); NULL: not wanted
     # A user's own loss: sets *loss and puts c_i L in the place of F_n; returns whether it went well.
     int (*user_loss)(Training *, Batch *, double *) noexcept nogil
     # Looks at signals and reports progress; returns whether to go on.
@@ -86,6 +88,9 @@ cdef inline Batch describe_batch(const Training *training, long step) noexcept n
     batch.workspace = training.workspace
     batch.output = NULL
     batch.input_slope = NULL
+    if training.input_slope != NULL:
+        batch.input_slope = training.input_slope + first * plan.inputs * plan.kernels.real_bytes
+    batch.targets = NULL
     batch.scale = 1 / weight_of_batch(plan, data, first, batch.rows)
     batch.draw.seed = training.mask_seed
     batch.draw.step = training.first_step + step
@@ -98,7 +103,8 @@ cdef inline Batch describe_batch(const Training *training, long step) noexcept n
             batch.weights = training.workspace + plan.batch_weights
     else:
         batch.input = data.inputs + first * plan.inputs * plan.kernels.real_bytes
-        batch.targets = data.targets + first * target_bytes
+        if data.targets != NULL:
+            batch.targets = data.targets + first * target_bytes
         if data.weights != NULL:
             batch.weights = data.weights + first * plan.kernels.real_bytes
     return batch
@@ -166,13 +172,18 @@ cdef inline double forward_and_loss(Training *training, Batch *batch, long first
         slope = loss_slope_place(plan, batch, first_row)
         if training.outputs != NULL:
             record_outputs(training, first + first_row, rows, output)
-        if plan.loss != NULL:
+        if training.cotangent != NULL:
+            memcpy(slope, training.cotangent + (first + first_row) * plan.outputs * plan.kernels.real_bytes,
+                   rows * plan.outputs * plan.kernels.real_bytes)
+            losses[block] = 0
+            begin_backward(plan, batch, first_row, rows, thread)
+        elif plan.loss != NULL:
             losses[block] = block_loss(plan, batch, first_row, rows, output, slope)
             begin_backward(plan, batch, first_row, rows, thread)
         elif output != slope:
             memcpy(slope, output, rows * plan.outputs * plan.kernels.real_bytes)
         block += threads
-    if plan.loss == NULL:
+    if plan.loss == NULL and training.cotangent == NULL:
         meet(threads)
         if thread == 0:
             if training.user_loss(training, batch, losses):

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 import fnn_core as fnn
 
+MODES = list(dict.fromkeys([*nets.MODES, "checkpoint"]))
+
 
 class Spec(NamedTuple):
     """A layer by the arguments that the package and the reference both take."""

@@ -78,18 +78,28 @@ def test_step_returns_the_loss_before(loss, rng):
     assert net.loss(X, y) < before
 
 
-def test_history_of_losses(rng):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_history_of_losses(weighted, rng):
+    """An epoch's loss is the mean over its samples, as its steps saw them."""
     X, y = data(rng)
     Xv, yv = data(rng, 23)
     net, stepwise = (nets.network([7, 11, 3]) for _ in range(2))
+    s = rng.uniform(0.1, 3, 50) if weighted else np.ones(50)
     history = net.fit(
-        X, y, epochs=3, batch_size=16, optimizer="sgd", shuffle=False, validation_data=(Xv, yv)
+        X,
+        y,
+        epochs=3,
+        batch_size=16,
+        optimizer="sgd",
+        shuffle=False,
+        sample_weight=s if weighted else None,
+        validation_data=(Xv, yv),
     )
     optimizer, total = fnn.SGD(), 0.0
     for i in range(0, 50, 16):
         part = slice(i, i + 16)
-        total += stepwise.step(X[part], y[part], optimizer) * len(X[part])
-    assert history["loss"][0] == pytest.approx(total / 50, rel=1e-12)
+        total += stepwise.step(X[part], y[part], optimizer, sample_weight=s[part]) * s[part].sum()
+    assert history["loss"][0] == pytest.approx(total / s.sum(), rel=1e-12)
     assert history["val_loss"][-1] == pytest.approx(net.loss(Xv, yv), rel=1e-12)
     assert len(history["loss"]) == len(history["val_loss"]) == 3
     assert all(type(number) is float for number in history["loss"])

@@ -79,6 +79,8 @@ typedef struct {
     /* T <- u . sigma', from kept = F where reusable, else from kept = a */
     void (*pull_back)(long rows, long columns, const void *kept, long kept_row, const void *u, long u_row,
                       void *delta, long delta_row);
+    /* u <- T, and u_tangent <- its tangent u_tangent . sigma' + u . sigma'' . a_tangent; kept as above */
+    void (*pull_back_tangent)(long count, const void *kept, const void *a_tangent, void *u, void *u_tangent);
 } Activation;
 
 /* l(y, t) and L = dl/dt. Returns the sum of c_i l_i and writes c_i L (rows, O) to slope, which may be t;
@@ -87,6 +89,9 @@ typedef struct {
     const char *name;
     double (*evaluate)(long rows, long outputs, int labels, const void *y, const void *weights, double scale,
                        const void *t, void *slope);
+    /* v <- c_i l''(y, t) v: what a tangent v of t does to L */
+    void (*curvature)(long rows, long outputs, int labels, const void *y, const void *weights, double scale,
+                      const void *t, void *v);
     /* p <- probabilities of the logits t, in place; NULL where the loss has none */
     void (*probabilities)(long rows, long outputs, void *t);
 } Loss;
@@ -128,6 +133,8 @@ struct Layer {
     long panel, panels;        /* input features of a backward task, and the number of tasks */
     size_t kept;               /* byte offset in the workspace of a_k or F_k, (N, O) */
     size_t signal;             /* of delta_k, which replaces D_k, F_k or a_k, by memory mode */
+    /* Of a pass with tangents, which keeps apart what the others share: F_k, da_k and dF_k. */
+    size_t output, kept_tangent, output_tangent;
     double rate;               /* of dropout */
     Geometry geometry;
     long chunks;               /* runs of samples whose parts of G_k are summed apart, then in order */

@@ -1,0 +1,54 @@
+"""The two products side by side: where `BLAS_FROM_WEIGHTS` and `BLAS_FROM_ROWS` come from.
+
+The engine has a matrix product of its own, for which a step needs no packing of whole matrices, and
+BLAS's; `fnn_core.plan` picks one a layer. Here each makes the same steps on square layers of
+growing width. BLAS is worth its packing from where its time falls below the other's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fnn_core as fnn
+from bench.conftest import smoke
+from fnn_core import plan
+
+WIDTHS = (256, 512, 768, 1024)
+SMOKE_WIDTH = 32
+
+
+@pytest.mark.parametrize("product", ["native", "blas"])
+@pytest.mark.parametrize("batch_size", [32, 64, 128, 512])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_step_of_square_layers(
+    benchmark: Any,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    width: int,
+    batch_size: int,
+    product: str,
+    threads: int,
+    rounds: int,
+) -> None:
+    """One SGD step of two square layers and a narrow one, all with one product."""
+    never = 2**62
+    monkeypatch.setattr(plan, "BLAS_FROM_WEIGHTS", 0 if product == "blas" else never)
+    monkeypatch.setattr(plan, "BLAS_FROM_ROWS", 0 if product == "blas" else never)
+    if smoke(request.config):
+        width = SMOKE_WIDTH
+    net = fnn.Network(
+        [fnn.Dense(width, "relu"), fnn.Dense(width, "relu"), fnn.Dense(10)],
+        input_shape=width,
+        loss="softmax_cross_entropy",
+        n_threads=threads,
+    )
+    draw = np.random.default_rng(0)
+    features = draw.standard_normal((batch_size, width)).astype("float32")
+    target = draw.integers(0, 10, batch_size)
+    benchmark.group = f"width {width}, batch of {batch_size}"
+    benchmark.pedantic(
+        net.step, (features, target, fnn.SGD(1e-3)), rounds=rounds, iterations=5, warmup_rounds=1
+    )
