@@ -1,7 +1,7 @@
 """The two products side by side: where `BLAS_FROM_WEIGHTS` and `BLAS_FROM_ROWS` come from.
 
 The engine has a matrix product of its own, for which a step needs no packing of whole matrices, and
-BLAS's; `fnn_core.plan` picks one a layer. Here each makes the same steps on square layers of
+BLAS's; `fnn_core.planning` picks one a layer. Here each makes the same steps on square layers of
 growing width. BLAS is worth its packing from where its time falls below the other's.
 """
 
@@ -14,7 +14,7 @@ import pytest
 
 import fnn_core as fnn
 from bench.conftest import smoke
-from fnn_core import plan
+from fnn_core import planning
 
 WIDTHS = (256, 512, 768, 1024)
 SMOKE_WIDTH = 32
@@ -35,8 +35,8 @@ def test_step_of_square_layers(
 ) -> None:
     """One SGD step of two square layers and a narrow one, all with one product."""
     never = 2**62
-    monkeypatch.setattr(plan, "BLAS_FROM_WEIGHTS", 0 if product == "blas" else never)
-    monkeypatch.setattr(plan, "BLAS_FROM_ROWS", 0 if product == "blas" else never)
+    monkeypatch.setattr(planning, "BLAS_FROM_WEIGHTS", 0 if product == "blas" else never)
+    monkeypatch.setattr(planning, "BLAS_FROM_ROWS", 0 if product == "blas" else never)
     if smoke(request.config):
         width = SMOKE_WIDTH
     net = fnn.Network(

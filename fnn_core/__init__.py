@@ -34,7 +34,8 @@ from fnn_core.layers import (
 )
 from fnn_core.losses import Loss
 from fnn_core.network import Gradients, Network
-from fnn_core.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
+from fnn_core.factors import GradientFactors
+from fnn_core.optimizers import DPSGD, SGD, Adagrad, Adam, AdamW, RMSprop
 from fnn_core.parallelism import available_threads
 from fnn_core.plan import MemoryPlan
 from fnn_core.storage import load
@@ -61,6 +62,7 @@ def build_info() -> dict[str, Any]:
 
 
 __all__ = [
+    "DPSGD",
     "SGD",
     "Activation",
     "Adagrad",
@@ -74,6 +76,7 @@ __all__ = [
     "EarlyStopping",
     "Flatten",
     "GlobalAvgPool",
+    "GradientFactors",
     "Gradients",
     "History",
     "Loss",

@@ -70,6 +70,17 @@ def as_sequence(value: Any, name: str) -> tuple[Any, ...]:
         raise TypeError(f"{name}: expected a sequence, got {value!r}") from None
 
 
+def as_seed(seed: Any) -> np.random.SeedSequence:
+    """A seed sequence; None draws a random one."""
+    if seed is None:
+        return np.random.SeedSequence()
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise TypeError(f"seed: expected an int >= 0 or None, got {seed!r}")
+    if seed < 0:
+        raise ValueError(f"seed = {seed}: expected an int >= 0 or None")
+    return np.random.SeedSequence(int(seed))
+
+
 def as_shape(value: Any, name: str) -> tuple[int, ...]:
     """An int, or a non-empty tuple of ints, as a tuple."""
     sizes = value if isinstance(value, tuple | list) else (value,)

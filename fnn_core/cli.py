@@ -11,17 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fnn_core import (
-    Dense,
-    Dropout,
-    Network,
-    NonFiniteLossError,
-    __version__,
-    activations,
-    optimizers,
-)
+from fnn_core import Dense, Dropout, Network, NonFiniteLossError, activations, optimizers
 from fnn_core.preparation import fold_scaling, prepare, r2_on_validation
 from fnn_core.tables import MissingExtraError, digits, read_table
+from fnn_core.version import __version__
 
 MEMORY_MODES = ("recompute", "store", "reuse", "auto")
 UPDATES = ("auto", "immediate", "deferred")

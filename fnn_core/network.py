@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from scipy.sparse.linalg import LinearOperator
 
-from fnn_core import _engine, operators, storage, training
+from fnn_core import _engine, factors, operators, storage, training
 from fnn_core.callbacks import History
 from fnn_core.checks import (
     LARGEST_SIZE,
     as_choice,
     as_inputs,
     as_positive_int,
+    as_seed,
     as_sequence,
     as_shape,
 )
@@ -108,7 +109,7 @@ class Network:
         self.connections = _connect(self.layers, self.input_shape)
         self.output_shape = self.connections[-1].output_shape
         self.n_parameters = sum(connection.n_parameters for connection in self.connections)
-        self.seed = _as_seed(seed)
+        self.seed = as_seed(seed)
         weights, masks, shuffles = np.random.SeedSequence(self.seed.entropy).spawn(3)
         #: Tells this net from others, for the optimizers that belong to it.
         self.identity = object()
@@ -455,6 +456,35 @@ class Network:
         """The mean loss as a function of a flat θ: `fun`, `jac` and `hessp` for `scipy.optimize`."""
         return operators.Objective(self, as_data(self, X, y, sample_weight))
 
+    def gradient_factors(self, X: Any, y: Any) -> list[factors.GradientFactors | None]:
+        """The factors of every sample's gradient (Remark 8 ii), one entry a layer.
+
+        Returns
+        -------
+        list of GradientFactors or None
+            None where a layer has no weight.
+
+        Examples
+        --------
+        >>> import numpy as np, fnn_core as fnn
+        >>> net = fnn.Network([fnn.Dense(3)], input_shape=2, dtype="float64")
+        >>> X, y = np.ones((5, 2)), np.zeros((5, 3))
+        >>> delta, inputs = net.gradient_factors(X, y)[0]
+        >>> delta.shape, inputs.shape
+        ((5, 3), (5, 2))
+        >>> bool(np.allclose(delta.T @ inputs / 5, net.gradients(X, y)[1].weights[0]))
+        True
+        """
+        return factors.gradient_factors(self, X, y)
+
+    def per_sample_gradient_norms(self, X: Any, y: Any) -> np.ndarray:
+        """‖∂ℓ_i/∂θ‖ of each sample, over all trained parameters, shape ``(N,)``.
+
+        From the factors; the gradient of a sample is formed, one at a time, only for layers where that is
+        the shorter way.
+        """
+        return factors.per_sample_gradient_norms(self, X, y)
+
     def memory_plan(
         self, batch_size: int = 32, optimizer: str | Optimizer = "adam", update: str = "auto"
     ) -> MemoryPlan:
@@ -478,7 +508,8 @@ class Network:
         planned = self.sessions.training_plan(
             as_positive_int(batch_size, "batch_size"),
             self.loss_function.takes_labels,
-            training.is_immediate(update, chosen),
+            training.is_immediate(self, update, chosen),
+            chosen,
         )
         parameters = Buffer("parameters", "θ", (self.n_parameters,), self.dtype)
         states = [
@@ -586,13 +617,3 @@ def _name_of_dtype(dtype: Any) -> Any:
         return np.dtype(dtype).name
     except TypeError:
         return dtype
-
-
-def _as_seed(seed: Any) -> np.random.SeedSequence:
-    if seed is None:
-        return np.random.SeedSequence()
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
-        raise TypeError(f"seed: expected an int >= 0 or None, got {seed!r}")
-    if seed < 0:
-        raise ValueError(f"seed = {seed}: expected an int >= 0 or None")
-    return np.random.SeedSequence(int(seed))

@@ -1,4 +1,4 @@
-"""The memory plan: the buffers of a pass, laid out in one workspace before anything is allocated."""
+"""The memory plan: a pass's buffers, laid out in one workspace before anything is allocated."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
 """How a pass is planned: how its work is cut, and which buffers it needs.
 
-How work is cut (blocks and chunks of samples, panels of features, which product) depends on the net and
-the batch alone, never on the number of threads: that is why results do not.
+How work is cut (blocks and chunks of samples, panels of features, which product) depends on the net
+and the batch alone, never on the number of threads: that is why results do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from fnn_core.layers import Connection
 from fnn_core.layers.geometry import Geometry
 from fnn_core.plan import Buffer, Workspace
 
-MEMORY_MODES = ("recompute", "store", "reuse", "auto")
+MEMORY_MODES = ("recompute", "store", "reuse", "checkpoint", "auto")
 UPDATES = ("immediate", "deferred", "auto")
 
 #: Samples that go through all layers together. More of them spread the packing of a weight over
@@ -36,7 +37,8 @@ BLAS_FROM_ROWS = 64
 SERIAL_FLOPS = 2_000_000
 #: Samples of a block of `gradients`, over which it is accumulated.
 GRADIENT_ROWS = 1024
-#: Samples that go forward together through a net with convolutions: few, so that they stay in the cache.
+#: Samples that go forward together through a net with convolutions: few, so that they stay in the
+#: cache.
 CONVOLUTION_BLOCK_ROWS = 16
 #: Entries of the input that a layer which is no dense one takes backward at a time.
 BACKWARD_ENTRIES = 32768
@@ -68,9 +70,15 @@ class LayerPlan:
     backward_rows: int = 1
     kept: int = 0
     signal: int = 0
+    restart: int = -1
+    user: object = None
     output: int = 0
     kept_tangent: int = 0
     output_tangent: int = 0
+
+    @property
+    def n_parameters(self) -> int:
+        return self.weight_count + self.bias_count
 
     @property
     def tasks(self) -> int:
@@ -101,6 +109,7 @@ class PassPlan:
     buffers: list[Buffer]
     scratch_bytes: int
     keeps_factors: bool
+    sample_gradient_bytes: int
     output_block_bytes: int
     bytes_of_one_workspace: int
     workspace_bytes: int
@@ -141,7 +150,7 @@ def layer_memory(connections: Sequence[Connection], mode: str) -> list[str]:
         activation = connection.layer.activation
         if activation.name == "identity":
             chosen.append("reuse")  # σ' is one: there is nothing to store or to compute
-        elif mode == "auto":
+        elif mode in ("auto", "checkpoint"):
             chosen.append("reuse" if activation.reusable else "recompute")
         elif mode == "reuse" and not activation.reusable:
             can = ", ".join(name for name, other in ACTIVATIONS.items() if other.reusable)
@@ -199,7 +208,7 @@ def _cut_into_chunks(layer: LayerPlan, wanted: Pass) -> None:
     layer.chunks = min(most, -(-wanted.rows // layer.backward_rows))
 
 
-def _sizes(wanted: Pass) -> dict[str, int]:
+def _sizes(wanted: Pass) -> _engine.Sizes:
     return _engine.sizes(wanted.dtype.itemsize)
 
 
@@ -247,6 +256,7 @@ def _finish(
         buffers=workspace.all_buffers(),
         scratch_bytes=_scratch_entries(wanted) * wanted.dtype.itemsize,
         keeps_factors=False,
+        sample_gradient_bytes=max(layer.n_parameters for layer in layers) * wanted.dtype.itemsize,
         output_block_bytes=block_rows * widest * wanted.dtype.itemsize,
         bytes_of_one_workspace=workspace.bytes,
         workspace_bytes=copies * workspace.bytes,
@@ -260,13 +270,17 @@ def _block_rows(layers: list[LayerPlan], rows: int) -> int:
     return min(rows, BLAS_BLOCK_ROWS if blas else BLOCK_ROWS)
 
 
-def plan_training(wanted: Pass, memory: str, gradient: str) -> PassPlan:
+def plan_training(
+    wanted: Pass, memory: str, gradient: str, *, keeps_factors: bool = False
+) -> PassPlan:
     """A pass that trains or differentiates.
 
-    `gradient`: "panels" (immediate update), "whole" (deferred), or "elsewhere" (the caller's).
+    `gradient`: "panels" (immediate update), "whole" (deferred), or "elsewhere" (the caller's). With
+    `keeps_factors`, delta gets a place of its own beside each layer's output (Remark 8 ii).
     """
     connections, dtype, rows = wanted.connections, wanted.dtype, wanted.rows
-    layers = plan_layers(wanted, layer_memory(connections, memory))
+    modes = layer_memory(connections, memory)
+    layers = plan_layers(wanted, ["store"] * len(modes) if keeps_factors else modes)
     block_rows = _block_rows(layers, rows)
     flops = 3 * rows * flops_of_sample(connections)
     tasks = max(-(-rows // block_rows), *(layer.tasks for layer in layers))
@@ -280,7 +294,10 @@ def plan_training(wanted: Pass, memory: str, gradient: str) -> PassPlan:
         workspace.add("batch_input", "gathered inputs", "x", shape, dtype)
         workspace.add("batch_targets", "gathered targets", "y", target_shape, target_dtype)
         workspace.add("batch_weights", "gathered weights", "s", (rows,), dtype)
-    _add_activations(workspace, wanted, layers)
+    if memory == "checkpoint" and not keeps_factors:
+        _add_checkpoints(workspace, wanted, layers)
+    else:
+        _add_activations(workspace, wanted, layers, range(len(layers)))
     if connections[-1].layer.activation.name != "identity":
         shape = (rows, *wanted.output_shape)
         workspace.add("prediction", "outputs", f"F_{connections[-1].index + 1}", shape, dtype)
@@ -289,17 +306,47 @@ def plan_training(wanted: Pass, memory: str, gradient: str) -> PassPlan:
     workspace.add("block_losses", "losses of blocks", "", (blocks,), np.dtype(np.float64))
     if gradient == "whole":
         total = sum(connection.n_parameters for connection in connections)
-        length = _sizes(wanted)["run_length"]
-        runs = sum(-(-connection.n_parameters // length) for connection in connections)
         workspace.add("gradient", "gradient", "G, g", (total,), dtype)
+    if gradient == "whole" or (gradient == "panels" and keeps_factors):
+        length = _sizes(wanted)["run_length"]
+        runs = sum(max(layer.panels, -(-layer.n_parameters // length)) for layer in layers)
         workspace.add("norms", "squares of runs of G", "", (runs,), np.dtype(np.float64))
+    if keeps_factors:
+        shape = (threads, max(layer.n_parameters for layer in layers))
+        workspace.add("sample_norms", "norms of samples", "", (rows,), np.dtype(np.float64))
+        if any(layer.n_parameters and layer.kind != "dense" for layer in layers):
+            workspace.add("sample_gradients", "a sample's gradient", "G", shape, dtype)
     _add_scratch(workspace, wanted, layers, block_rows, threads, gradient)
-    return _finish(wanted, layers, workspace, threads, block_rows, flops=flops)
+    planned = _finish(wanted, layers, workspace, threads, block_rows, flops=flops)
+    return replace(planned, keeps_factors=keeps_factors)
 
 
-def _add_activations(workspace: Workspace, wanted: Pass, layers: list[LayerPlan]) -> None:
+def _add_checkpoints(workspace: Workspace, wanted: Pass, layers: list[LayerPlan]) -> None:
+    """Every √n-th layer is kept; those between take turns in the same buffers, and go forward again."""
+    length = max(1, round(math.sqrt(len(layers))))
+    last = len(layers) - 1
+    kept = [k for k in range(len(layers)) if (k + 1) % length == 0 or k == last]
+    _add_activations(workspace, wanted, layers, kept)
+    start = 0
+    for checkpoint in kept:
+        for place, k in enumerate(range(start, checkpoint)):
+            outputs = max(layers[j].outputs for j in range(place, last, length) if j not in kept)
+            key = f"turn {place}"
+            if key not in workspace.offsets:
+                shape = (wanted.rows, outputs)
+                name = f"outputs between checkpoints {place + 1}"
+                workspace.add(key, name, "F or a", shape, wanted.dtype)
+            layers[k].kept = layers[k].signal = workspace.offsets[key]
+        if start < checkpoint < last:
+            layers[checkpoint].restart = start
+        start = checkpoint + 1
+
+
+def _add_activations(
+    workspace: Workspace, wanted: Pass, layers: list[LayerPlan], chosen: Iterable[int]
+) -> None:
     """What the forward pass keeps (Remark 8 i); delta takes its place on the way back."""
-    for layer, connection in zip(layers, wanted.connections, strict=True):
+    for layer, connection in [(layers[k], wanted.connections[k]) for k in chosen]:
         k = connection.index + 1
         shape = (wanted.rows, *connection.output_shape)
         kept, symbol = (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,15 +13,25 @@ import numpy as np
 from fnn_core import _engine
 from fnn_core._blas import THREADS as BLAS_THREADS
 from fnn_core.data import Data
+from fnn_core.layers import Connection
 from fnn_core.losses import Loss, NamedLoss
 from fnn_core.planning import GRADIENT_ROWS, Pass, PassPlan, plan_inference, plan_tangents, plan_training, without_flatten
 
+from fnn_core.optimizers import DPSGD, Optimizer
+
 if TYPE_CHECKING:
     from fnn_core.network import Network
-    from fnn_core.optimizers import Optimizer
 
 #: Samples that an inference plan is made for: enough that its blocks are whole.
 INFERENCE_ROWS = 256
+
+
+def _private_settings(optimizer: Optimizer) -> dict[str, Any]:
+    """What the engine needs to know of a private step."""
+    if not isinstance(optimizer, DPSGD):
+        return {}
+    names = ("noise_multiplier", "max_grad_norm", "noise_seed")
+    return {name: getattr(optimizer, name) for name in names}
 
 
 class Sessions:
@@ -35,10 +46,13 @@ class Sessions:
         self._stepping: tuple[Optimizer, float | None, _engine.Session] | None = None
 
     def _pass(self, rows: int, labels: bool) -> Pass:
+        return self._pass_of(without_flatten(self._net.connections), rows, labels)
+
+    def _pass_of(self, connections: Sequence[Connection], rows: int, labels: bool) -> Pass:
         net = self._net
         loss = net.loss_function
         return Pass(
-            connections=without_flatten(net.connections),
+            connections=connections,
             dtype=net.dtype,
             rows=rows,
             threads=net.n_threads,
@@ -57,10 +71,18 @@ class Sessions:
             kept = self._plans[kind] = (key, _engine.CompiledPlan(plan()))
         return kept[1]
 
-    def training_plan(self, rows: int, labels: bool, immediate: bool) -> PassPlan:
+    def training_plan(
+        self, rows: int, labels: bool, immediate: bool, optimizer: Optimizer
+    ) -> PassPlan:
         """The plan of a step, not allocated."""
-        gradient = "panels" if immediate else "whole"
-        return plan_training(self._pass(rows, labels), self._net.memory, gradient)
+        return plan_training(
+            self._pass(rows, labels),
+            self._net.memory,
+            "panels" if immediate else "whole",
+            # A norm that is needed before any weight changes comes from the factors.
+            keeps_factors=isinstance(optimizer, DPSGD)
+            or (immediate and optimizer.clip_norm is not None),
+        )
 
     def training(
         self,
@@ -73,7 +95,15 @@ class Sessions:
         """A session that makes steps of at most `rows` samples. Hold `writer` around its use."""
         net = self._net
         state = optimizer._bind(net.identity, net.dtype, net.n_parameters)
-        key = (labels, immediate, net.memory, net.n_threads, optimizer.clip_norm, id(state))
+        key = (
+            labels,
+            immediate,
+            net.memory,
+            net.n_threads,
+            optimizer.clip_norm,
+            tuple(_private_settings(optimizer).values()),
+            id(state),
+        )
         kept = self._training
         if kept is not None and kept[0] == key and kept[1].rows >= rows:
             kept[1].progress = progress
@@ -81,12 +111,13 @@ class Sessions:
         self.forget_training()
         loss = net.loss_function
         session = _engine.Session(
-            _engine.CompiledPlan(self.training_plan(rows, labels, immediate)),
+            _engine.CompiledPlan(self.training_plan(rows, labels, immediate, optimizer)),
             net.theta,
             state,
             self.writer,
             immediate=immediate,
             clip_norm=optimizer.clip_norm or 0.0,
+            **_private_settings(optimizer),
             mask_seed=net.mask_seed,
             shuffle_seed=net.shuffle_seed,
             user_loss=loss.evaluate if isinstance(loss, Loss) else None,
@@ -126,18 +157,52 @@ class Sessions:
             (rows, data.labels, net.memory),
             lambda: plan_training(self._pass(rows, data.labels), net.memory, "elsewhere"),
         )
-        loss = net.loss_function
-        session = _engine.Session(
-            compiled,
-            net.theta if theta is None else theta,
-            user_loss=loss.evaluate if isinstance(loss, Loss) else None,
-        )
+        with self._loaded(compiled, data, rows, net.theta if theta is None else theta) as session:
+            yield session
+
+    @contextmanager
+    def _loaded(
+        self, compiled: _engine.CompiledPlan, data: Data, rows: int, theta: np.ndarray
+    ) -> Iterator[_engine.Session]:
+        """A session for one call."""
+        loss = self._net.loss_function
+        user_loss = loss.evaluate if isinstance(loss, Loss) else None
+        session = _engine.Session(compiled, theta, user_loss=user_loss)
         try:
             session.load(_engine.Samples(compiled, data.inputs, data.targets, data.weights), rows)
             with self.blas_held(compiled):
                 yield session
         finally:
             session.close()
+
+    @contextmanager
+    def factorization(self, data: Data) -> Iterator[_engine.Session]:
+        """A session that has the data loaded, and keeps delta beside the layers' outputs."""
+        rows = min(data.count, GRADIENT_ROWS)
+        compiled = self._compiled(
+            "factors",
+            (rows, data.labels),
+            lambda: plan_training(
+                self._pass(rows, data.labels), "auto", "elsewhere", keeps_factors=True
+            ),
+        )
+        with self._loaded(compiled, data, rows, self._net.theta) as session:
+            yield session
+
+    def weight_product(
+        self, connection: Connection, inputs: np.ndarray, delta: np.ndarray
+    ) -> np.ndarray:
+        """C††(inputs, delta) of one layer, summed over samples, laid out as its part of theta."""
+        alone = replace(connection, offset=0, index=0)
+        compiled = self._compiled(
+            f"product {connection.index}",
+            None,
+            lambda: plan_training(self._pass_of((alone,), 1, False), "auto", "elsewhere"),
+        )
+        gradient = np.zeros(connection.offset + connection.n_parameters, self._net.dtype)
+        part = gradient[connection.offset :]
+        _engine.weight_product(compiled, inputs, delta, part)
+        return gradient
 
     def tangents(self, labels: bool = False) -> _engine.CompiledPlan:
         """The plan of passes with tangents."""

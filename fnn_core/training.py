@@ -14,9 +14,10 @@ from fnn_core.callbacks import History
 from fnn_core.checks import as_choice, as_flag, as_positive_int, as_sequence
 from fnn_core.data import Data, as_batch_size, as_data, steps_of
 from fnn_core.errors import NonFiniteLossError
+from fnn_core.factors import without_weights
 from fnn_core.losses import Loss
 from fnn_core.metrics import Metric, as_metrics
-from fnn_core.optimizers import Optimizer
+from fnn_core.optimizers import DPSGD, Optimizer
 from fnn_core.planning import UPDATES
 from fnn_core.progress import EpochBar
 
@@ -24,14 +25,12 @@ if TYPE_CHECKING:
     from fnn_core.network import Network
 
 
-def is_immediate(update: str, optimizer: Optimizer) -> bool:
-    """Whether each G_k is applied and forgotten (Remark 8 iii). Clipping needs all of G first."""
+def is_immediate(net: Network, update: str, optimizer: Optimizer) -> bool:
+    """Whether each G_k is applied and forgotten (Remark 8 iii)."""
     as_choice(update, "update", UPDATES)
-    if update == "immediate" and optimizer.clip_norm is not None:
-        raise ValueError(
-            "update = 'immediate': expected 'deferred' or 'auto' with clip_norm, which needs the "
-            "whole gradient before any weight changes"
-        )
+    if isinstance(optimizer, DPSGD) or any(layer.kind == "bilinear" for layer in net.layers):
+        # Noise is added to a whole gradient; and a user's map may raise until the last G_k is known.
+        return False
     return update == "immediate" or (update == "auto" and optimizer.clip_norm is None)
 
 
@@ -50,9 +49,11 @@ def fit(
     progress: bool,
 ) -> History:
     """`Network.fit` on checked data."""
+    if isinstance(optimizer, DPSGD):
+        without_weights(data)
     as_positive_int(epochs, "epochs")
     rows = as_batch_size(as_positive_int(batch_size, "batch_size"), data.count)
-    immediate = is_immediate(update, optimizer)
+    immediate = is_immediate(net, update, optimizer)
     chosen = as_metrics(metrics)
     validation = _Validation(net, validation_data, chosen) if validation_data is not None else None
     called = _as_callbacks(callbacks)
@@ -65,7 +66,8 @@ def fit(
         session.load(
             _engine.Samples(session.compiled, data.inputs, data.targets, data.weights),
             rows,
-            shuffled=as_flag(shuffle, "shuffle"),
+            # A private step draws its batch, and needs room for which samples it drew.
+            shuffled=as_flag(shuffle, "shuffle") or isinstance(optimizer, DPSGD),
             outputs=outputs,
         )
         hooks.call(called, "begin")
@@ -180,9 +182,11 @@ def step(
 ) -> float:
     """`Network.step` where something has yet to be checked, converted or planned."""
     data = as_data(net, X, y, sample_weight)
+    if isinstance(optimizer, DPSGD):
+        without_weights(data)
     with net.sessions.writer:
         session = net.sessions.training(
-            data.count, data.labels, is_immediate(update, optimizer), optimizer
+            data.count, data.labels, is_immediate(net, update, optimizer), optimizer
         )
         samples = _engine.Samples(session.compiled, data.inputs, data.targets, data.weights)
         with net.sessions.blas_held(session.compiled):

@@ -40,6 +40,8 @@ cdef struct Sink:
     char *theta
     Optimizer *optimizer
     const OptimizerKernel *update
+    double factor             # by which G_k is scaled before it is applied
+    double *squares           # only ‖G_k‖² is wanted: that of each run or task goes here, one after another
 
 
 cdef inline bint is_identity(const Plan *plan, const Layer *layer) noexcept nogil:
@@ -49,8 +51,14 @@ cdef inline bint is_identity(const Plan *plan, const Layer *layer) noexcept nogi
 cdef inline char *forward(const Plan *plan, const Batch *batch, long first_row, long rows,
                           int thread) noexcept nogil:
     """a_k ← C_k(σ_{k−1}(a_{k−1}), W_k) + ι_k(b_k) for k = 1..n, over one block of samples. Returns F_n."""
+    cdef const char *x = batch.input + first_row * plan.inputs * plan.kernels.real_bytes
+    return forward_between(plan, batch, x, 0, plan.depth, first_row, rows, thread)
+
+
+cdef inline char *forward_between(const Plan *plan, const Batch *batch, const char *x, long start, long end,
+                                  long first_row, long rows, int thread) noexcept nogil:
+    """The same for layers[start:end], from their input x on."""
     cdef size_t real_bytes = plan.kernels.real_bytes
-    cdef const char *x = batch.input + first_row * plan.inputs * real_bytes
     cdef const Layer *layer
     cdef char *a
     cdef Block block
@@ -59,7 +67,7 @@ cdef inline char *forward(const Plan *plan, const Batch *batch, long first_row, 
     block.draw = &batch.draw
     block.without_bias = 0
     block.scratch = batch.workspace + plan.scratch + thread * plan.scratch_of_thread
-    for k in range(plan.depth):
+    for k in range(start, end):
         layer = &plan.layers[k]
         block.first = 0
         block.count = layer.inputs
@@ -95,7 +103,7 @@ cdef inline char *keep(const Plan *plan, const Batch *batch, const Layer *layer,
 cdef inline char *loss_slope_place(const Plan *plan, const Batch *batch, long first_row) noexcept nogil:
     """Where L goes: in the place of F_n, unless σ_n' is yet to be had from it."""
     cdef const Layer *last = &plan.layers[plan.depth - 1]
-    cdef size_t place = last.kept if is_identity(plan, last) else plan.prediction
+    cdef size_t place = last.signal if is_identity(plan, last) else plan.prediction
     return batch.workspace + place + first_row * plan.outputs * plan.kernels.real_bytes
 
 
@@ -144,32 +152,70 @@ cdef inline void backward(const Plan *plan, const Batch *batch, const Sink *sink
     cdef long k, task
     for k in range(plan.depth - 1, lowest - 1, -1):
         layer = &plan.layers[k]
+        if layer.restart >= 0:
+            forward_again(plan, batch, layer.restart, k, thread, threads)
+            meet(threads)
         task = thread
         while task < layer.panels * layer.chunks:
             backward_task(plan, batch, layer, task, lowest, sink, thread)
             task += threads
         meet(threads)
         if layer.chunks > 1 and layer.trainable and not plan.keeps_factors:
-            join_chunks(plan, batch, layer, sink, thread, threads)
+            join_chunks(plan, batch, layer, sink, 0, thread, threads)
             meet(threads)
 
 
-cdef inline void backward_from_factors(const Plan *plan, const Batch *batch, const Sink *sink, int thread,
+cdef inline void forward_again(const Plan *plan, const Batch *batch, long start, long end, int thread,
+                               int threads) noexcept nogil:
+    """layers[start:end] once more, from the checkpoint below them: others have since used their buffers."""
+    cdef long first_row = thread * plan.block_rows, rows
+    cdef const Layer *below = &plan.layers[start] - 1
+    cdef size_t real_bytes = plan.kernels.real_bytes
+    cdef const char *x
+    cdef char *output
+    while first_row < batch.rows:
+        rows = min(plan.block_rows, batch.rows - first_row)
+        if start == 0:
+            x = batch.input + first_row * plan.inputs * real_bytes
+        else:
+            x = batch.workspace + below.kept + first_row * below.outputs * real_bytes
+            if below.memory == KEEP_PREACTIVATION:
+                output = batch.workspace + plan.output_blocks + thread * plan.output_block
+                below.activation.value(rows, below.outputs, x, below.outputs, output, below.outputs)
+                x = output
+        forward_between(plan, batch, x, start, end, first_row, rows, thread)
+        first_row += threads * plan.block_rows
+
+
+cdef inline long backward_from_factors(const Plan *plan, const Batch *batch, const Sink *sink, int thread,
                                        int threads) noexcept nogil:
-    """For k = n..1: G_k ← C_k††(σ_{k−1}(a_{k−1}), T), g_k ← ι_k*(T), once every T is known (Remark 8 ii)."""
+    """For k = n..1: G_k ← C_k††(σ_{k−1}(a_{k−1}), T), g_k ← ι_k*(T), once every T is known (Remark 8 ii).
+
+    Returns how many squares the sink was given.
+    """
     cdef const Layer *layer
-    cdef long k, task
+    cdef long k, task, squares = 0
     for k in range(plan.depth - 1, plan.lowest - 1, -1):
         layer = &plan.layers[k]
         task = thread
         while layer.trainable and task < layer.panels * layer.chunks:
-            task_gradient(plan, batch, layer, task, sink, thread)
+            task_gradient(plan, batch, layer, task, sink, squares, thread)
             task += threads
         if layer.chunks > 1 and layer.trainable:
             meet(threads)
-            join_chunks(plan, batch, layer, sink, thread, threads)
+            join_chunks(plan, batch, layer, sink, squares, thread, threads)
             meet(threads)
+        if layer.trainable:
+            squares += squares_of_layer(layer)
     meet(threads)
+    return squares
+
+
+cdef inline long squares_of_layer(const Layer *layer) noexcept nogil:
+    """How many squares a sink gets of a layer: one a panel, or one a run of parameters."""
+    if layer.chunks == 1:
+        return layer.panels
+    return (layer.weight_count + layer.bias_count + RUN_LENGTH - 1) // RUN_LENGTH
 
 
 cdef struct Task:
@@ -220,11 +266,11 @@ cdef inline void backward_task(const Plan *plan, const Batch *batch, const Layer
             send_back(plan, batch, layer, &task.block, &x, thread)
         first_row += task.block.rows
     if needs_gradient:
-        finish_gradient(layer, &task, sink, gradient)
+        finish_gradient(plan, layer, &task, sink, gradient, 0)
 
 
 cdef inline void task_gradient(const Plan *plan, const Batch *batch, const Layer *layer, long number,
-                               const Sink *sink, int thread) noexcept nogil:
+                               const Sink *sink, long squares, int thread) noexcept nogil:
     """G_k and g_k of one task, and nothing else."""
     cdef Task task = describe_task(plan, batch, layer, number, thread)
     cdef char *gradient = gradient_of_task(plan, batch, layer, &task, sink, thread)
@@ -236,7 +282,7 @@ cdef inline void task_gradient(const Plan *plan, const Batch *batch, const Layer
         x = input_of_block(plan, batch, layer, &task.block, thread)
         add_gradient(plan, batch, layer, &task, &x, sink, gradient)
         first_row += task.block.rows
-    finish_gradient(layer, &task, sink, gradient)
+    finish_gradient(plan, layer, &task, sink, gradient, squares)
 
 
 cdef struct Input:            # σ_{k−1}(a_{k−1}) on a block of samples and a panel of features
@@ -318,20 +364,30 @@ cdef inline char *gradient_of_task(const Plan *plan, const Batch *batch, const L
         if layer.panels > 1 else layer.weight_count + layer.bias_count) * real_bytes
 
 
-cdef inline void finish_gradient(const Layer *layer, const Task *task, const Sink *sink,
-                                 char *gradient) noexcept nogil:
-    """W_k ← W_k − η G_k, b_k ← b_k − η g_k (Remark 8 iii), unless the gradient is stored or in parts."""
+cdef inline void finish_gradient(const Plan *plan, const Layer *layer, const Task *task, const Sink *sink,
+                                 char *gradient, long squares) noexcept nogil:
+    """What becomes of a panel's G_k and g_k, unless they are stored, or parts of a sum."""
     cdef long count = weights_of_panel(layer, task)
     if task.panel == layer.panels - 1:
         count += layer.bias_count
     if sink.gradient == NULL and layer.chunks == 1:
-        sink.update.update(sink.optimizer, layer.weight + (task.block.first * layer.outputs
-                                                           if layer.panels > 1 else 0),
-                           count, sink.theta, gradient)
+        consume(plan, sink, layer.weight + (task.block.first * layer.outputs if layer.panels > 1 else 0), count,
+                gradient, squares + task.panel)
+
+
+cdef inline void consume(const Plan *plan, const Sink *sink, long offset, long count, char *gradient,
+                         long square) noexcept nogil:
+    """W_k ← W_k − η G_k, b_k ← b_k − η g_k (Remark 8 iii), or only ‖G_k‖²; then the gradient is forgotten."""
+    if sink.squares != NULL:
+        sink.squares[square] = plan.kernels.sum_of_squares(count, gradient)
+        return
+    if sink.factor < 1:
+        plan.kernels.scale(count, sink.factor, gradient)
+    sink.update.update(sink.optimizer, offset, count, sink.theta, gradient)
 
 
 cdef inline void join_chunks(const Plan *plan, const Batch *batch, const Layer *layer, const Sink *sink,
-                             int thread, int threads) noexcept nogil:
+                             long squares, int thread, int threads) noexcept nogil:
     """G_k ← the sum of its chunks' parts, in their order; then as finish_gradient."""
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef long parameters = layer.weight_count + layer.bias_count
@@ -345,7 +401,7 @@ cdef inline void join_chunks(const Plan *plan, const Batch *batch, const Layer *
         for chunk in range(1, used):
             plan.kernels.add(count, part + chunk * parameters * real_bytes, part)
         if sink.gradient == NULL:
-            sink.update.update(sink.optimizer, layer.weight + first, count, sink.theta, part)
+            consume(plan, sink, layer.weight + first, count, part, squares + first // RUN_LENGTH)
         else:
             total = sink.gradient + (layer.weight + first) * real_bytes
             if sink.accumulate:

@@ -16,9 +16,10 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from algorithm cimport RUN_LENGTH, Batch, loss_slope_place
+from factors cimport collect_factors, train_privately
 from inference cimport Inference, infer
 from kernels cimport (
-    HAS_OPENMP, Activation, Geometry, Kernels, Layer, Loss, Optimizer, OptimizerKernel,
+    HAS_OPENMP, Activation, Block, Geometry, Kernels, Layer, Loss, Optimizer, OptimizerKernel,
     allocate, allocation_bytes, allocation_calls, choose_isa, compiled_isas, kernels_in_use, may_use_threads,
     release, set_blas, shuffle, team_size, watch_forks,
 )
@@ -335,6 +336,7 @@ cdef class Session:
 
     def __init__(self, CompiledPlan compiled, cnp.ndarray theta, OptimizerState optimizer=None,
                  Writer writer=None, *,
+                 double max_grad_norm=0, double noise_multiplier=0, uint64_t noise_seed=0,
                  bint immediate=False, double clip_norm=0, uint64_t mask_seed=0, uint64_t shuffle_seed=0,
                  user_loss=None, progress=None):
         """`user_loss(y, t)` gives (values, slopes); `progress(steps)` is told of steps done, now and then."""
@@ -351,6 +353,9 @@ cdef class Session:
         self.training.workspace = self.workspace.data
         self.training.immediate = immediate
         self.training.clip_norm = clip_norm
+        self.training.max_grad_norm = max_grad_norm
+        self.training.noise_multiplier = noise_multiplier
+        self.training.noise_seed = noise_seed
         self.training.mask_seed = mask_seed
         self.training.shuffle_seed = shuffle_seed
         self.training.user_loss = call_user_loss
@@ -438,9 +443,13 @@ cdef class Session:
         self.reset(self.writer.steps)
         self.writer.epochs += 1
         with nogil:
-            if order != NULL:
-                shuffle(training.shuffle_seed, epoch, training.data.samples, order)
-            run_team(training, threads)
+            if training.max_grad_norm > 0:
+                training.expected_rows = training.batch_rows
+                run_private_team(training, order, threads)
+            else:
+                if order != NULL:
+                    shuffle(training.shuffle_seed, epoch, training.data.samples, order)
+                run_team(training, threads)
             if validation is not None and training.outcome == FINISHED:
                 validation.run_without_gil()
         self.writer.steps += training.steps_done
@@ -462,7 +471,11 @@ cdef class Session:
         cdef int threads = team_threads(training.plan.threads)
         training.rates = &rate
         self.reset(self.writer.steps)
-        if threads == 1 and training.plan.loss != NULL and self.compiled.flops < BRIEF:
+        if training.max_grad_norm > 0:
+            training.expected_rows = training.data.samples
+            with nogil:
+                run_private_team(training, NULL, threads)
+        elif threads == 1 and training.plan.loss != NULL and self.compiled.flops < BRIEF:
             train(training, 0, 1)
         else:
             with nogil:
@@ -532,6 +545,45 @@ cdef class Session:
         return training.loss_sum
 
 
+    def factors(self, norms, list deltas, list inputs):
+        """Of the loaded samples: the norms of their gradients to `norms`, or the factors of each layer to arrays
+        (None for a layer without weight)."""
+        cdef Training *training = &self.training
+        cdef int threads = team_threads(training.plan.threads)
+        cdef double *norms_into = NULL
+        cdef char **deltas_into = NULL
+        cdef char **inputs_into = NULL
+        cdef long k
+        if norms is not None:
+            _require(norms, np.dtype(np.float64), training.data.samples, "norms", writeable=True)
+            norms_into = <double *> cnp.PyArray_DATA(<cnp.ndarray> norms)
+        self.reset(0)
+        try:
+            if deltas:
+                deltas_into = <char **> calloc(training.plan.depth, sizeof(char *))
+                inputs_into = <char **> calloc(training.plan.depth, sizeof(char *))
+                if deltas_into == NULL or inputs_into == NULL:
+                    raise MemoryError("no memory for factors")
+                for k in range(training.plan.depth):
+                    if deltas[k] is not None:
+                        self._require_factor(deltas[k], training.plan.layers[k].outputs)
+                        self._require_factor(inputs[k], training.plan.layers[k].inputs)
+                        deltas_into[k] = <char *> cnp.PyArray_DATA(<cnp.ndarray> deltas[k])
+                        inputs_into[k] = <char *> cnp.PyArray_DATA(<cnp.ndarray> inputs[k])
+            with nogil:
+                if threads > 1:
+                    with parallel(num_threads=threads):
+                        collect_factors(training, norms_into, deltas_into, inputs_into, threadid(), team_size())
+                else:
+                    collect_factors(training, norms_into, deltas_into, inputs_into, 0, 1)
+        finally:
+            free(deltas_into)
+            free(inputs_into)
+        self.report()
+
+    def _require_factor(self, array, columns):
+        _require(array, self.theta.dtype, self.training.data.samples * columns, "factor", writeable=True)
+
     def pull_back(self, cnp.ndarray cotangent, cnp.ndarray gradient, cnp.ndarray input_slope):
         """The adjoint of the derivative of F_n at the loaded samples (Theorems 7 and 10), applied to `cotangent`:
         its part in θ goes to `gradient`, its part in x to `input_slope`."""
@@ -554,6 +606,17 @@ cdef void run_team(Training *training, int threads) noexcept nogil:
             train(training, threadid(), team_size())
     else:
         train(training, 0, 1)
+
+
+cdef void run_private_team(Training *training, int64_t *chosen, int threads) noexcept nogil:
+    """The private training loop on a team of threads."""
+    cdef long samples = training.data.samples
+    if threads > 1:
+        with parallel(num_threads=threads):
+            train_privately(training, chosen, threadid(), team_size())
+    else:
+        train_privately(training, chosen, 0, 1)
+    training.data.samples = samples
 
 
 cdef int team_threads(int planned) noexcept:
@@ -806,3 +869,28 @@ def scale_rows(cnp.ndarray x, weights, double scale):
     kernels.scale_rows(rows, x.size // max(1, rows),
                        NULL if weights is None else cnp.PyArray_DATA(<cnp.ndarray> weights), scale,
                        cnp.PyArray_DATA(x))
+
+
+def weight_product(CompiledPlan compiled, cnp.ndarray inputs, cnp.ndarray delta, cnp.ndarray gradient):
+    """C††(inputs, delta) and ι*(delta) of a plan of one layer, summed over samples."""
+    cdef const Layer *layer = &compiled.plan.layers[0]
+    cdef const Kernels *kernels = compiled.plan.kernels
+    cdef Memory workspace
+    cdef Block block
+    dtype = compiled.description.dtype
+    block.rows = inputs.shape[0]
+    block.first = block.first_row = 0
+    block.count = layer.inputs
+    block.draw = NULL
+    block.without_bias = 0
+    _require(inputs, dtype, block.rows * layer.inputs, "inputs")
+    _require(delta, dtype, block.rows * layer.outputs, "delta")
+    _require(gradient, dtype, layer.weight_count + layer.bias_count, "gradient", writeable=True)
+    workspace = compiled.take_workspace()
+    block.scratch = workspace.data + compiled.plan.scratch
+    layer.map.adjoint_weight(layer, &block, cnp.PyArray_DATA(inputs), layer.inputs, cnp.PyArray_DATA(delta), 0,
+                             cnp.PyArray_DATA(gradient))
+    if layer.bias_count:
+        layer.map.gather(layer, &block, cnp.PyArray_DATA(delta), 0,
+                         <char *> cnp.PyArray_DATA(gradient) + layer.weight_count * kernels.real_bytes)
+    compiled.give_workspace(workspace)

@@ -39,12 +39,13 @@ cdef extern from "kernels/engine.h" nogil:
         Product *product
         long inputs, outputs
         long weight, weight_count, bias, bias_count
-        int trainable, memory, index
+        int trainable, memory, index, restart
         long panel, panels
         size_t kept, signal, output, kept_tangent, output_tangent
         double rate
         Geometry geometry
         long chunks, backward_rows
+        void *user
 
     ctypedef struct Map:
         const char *name
@@ -54,6 +55,8 @@ cdef extern from "kernels/engine.h" nogil:
         void (*adjoint_weight)(const Layer *, const Block *, const void *, long, const void *, int,
                                void *) noexcept nogil
         void (*gather)(const Layer *, const Block *, const void *, int, void *) noexcept nogil
+        void (*add_squares)(const Layer *, const Block *, const void *, long, const void *,
+                            double *) noexcept nogil
         void (*tangent)(const Layer *, const Block *, const void *, long, const void *, void *) noexcept nogil
 
     ctypedef struct Activation:
@@ -103,6 +106,7 @@ cdef extern from "kernels/engine.h" nogil:
         void (*add)(long, const void *, void *) noexcept nogil
         void (*scale)(long, double, void *) noexcept nogil
         double (*weighted_sum)(long, const void *, double, const void *) noexcept nogil
+        void (*add_noise)(long, long, double, uint64_t, uint64_t, void *) noexcept nogil
         void (*scale_rows)(long, long, const void *, double, void *) noexcept nogil
         int (*vector_function)(const char *, long, const void *, void *) noexcept nogil
 
@@ -116,6 +120,7 @@ cdef extern from "kernels/blas.h" nogil:
 
 
 cdef extern from "kernels/philox.h" nogil:
+    long poisson_sample(uint64_t seed, uint64_t step, long count, double probability, int64_t *chosen)
     void shuffle(uint64_t seed, uint64_t epoch, long count, int64_t *order)
 
 

@@ -31,6 +31,7 @@ cdef struct Plan:
     size_t input_panels, delta_panels
     size_t gradient_panels    # G_k of panels, for an immediate update
     size_t gradient_parts     # G_k of chunks of samples
+    size_t sample_norms, sample_gradients, sample_gradient
     size_t deltas[2]          # of a pass with tangents: T and dT, and their next ones
     size_t delta_tangents[2]
     size_t bytes
@@ -51,6 +52,7 @@ cdef inline int fill_layer(Layer *layer, const Kernels *kernels, int index, desc
     layer.activation = &kernels.activations[description.activation_index]
     layer.product = kernels.blas if description.gemm == "blas" else kernels.native
     layer.index = index
+    layer.restart = description.restart
     layer.inputs = description.inputs
     layer.outputs = description.outputs
     layer.weight = description.offset
@@ -117,6 +119,9 @@ cdef inline int fill_plan(Plan *plan, const Kernels *kernels, description) excep
     plan.delta_panels = offsets.get("delta_panels", 0)
     plan.gradient_panels = offsets.get("gradient_panels", 0)
     plan.gradient_parts = offsets.get("gradient_parts", 0)
+    plan.sample_norms = offsets.get("sample_norms", 0)
+    plan.sample_gradients = offsets.get("sample_gradients", 0)
+    plan.sample_gradient = description.sample_gradient_bytes
     plan.keeps_factors = description.keeps_factors
     for turn in range(2):
         plan.deltas[<int> turn] = offsets.get(f"delta {turn}", 0)

@@ -6,7 +6,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
-from algorithm cimport RUN_LENGTH, Batch, Sink, backward, begin_backward, forward, loss_slope_place
+from algorithm cimport RUN_LENGTH, Batch, Sink, backward, backward_from_factors, begin_backward, forward, loss_slope_place
 from kernels cimport Layer, Optimizer, OptimizerKernel, meet, seconds_now
 from plan cimport Plan
 
@@ -14,12 +14,20 @@ cdef enum Outcome:
     FINISHED
     LOSS_NOT_FINITE
     NO_WEIGHT                 # the weights of a batch sum to zero
-    LOSS_RAISED               # a user's own loss
+    USER_RAISED               # a user's own loss or map
     INTERRUPTED
 
 # Between two looks at signals and at the progress bar.
 cdef enum:
     WAKE_MILLISECONDS = 50
+
+
+# As in torch.nn.utils.clip_grad_norm_.
+cdef extern from *:
+    """
+    #define CLIP_EPSILON 1e-6
+    """
+    const double CLIP_EPSILON
 
 
 cdef struct Data:
@@ -38,6 +46,11 @@ cdef struct Training:
     const double *rates       # the learning rate of each step
     bint immediate            # update each panel when its G_k is known (Remark 8 iii)
     double clip_norm          # 0: none
+    # Of a private step (factors.pxd): each sample's norm is clipped to max_grad_norm, and noise of
+    # noise_multiplier * max_grad_norm is added to their sum; 0: an ordinary step.
+    double max_grad_norm, noise_multiplier
+    uint64_t noise_seed
+    long expected_rows
     double scale              # `differentiate`: 1 / Σ s_i over all the data
     Optimizer *optimizer
     const OptimizerKernel *update
@@ -52,6 +65,7 @@ cdef struct Training:
     int (*user_loss)(Training *, Batch *, double *) noexcept nogil
     # Looks at signals and reports progress; returns whether to go on.
     int (*wake)(Training *, long) noexcept nogil
+    const int *user_map_raised # set where a user's map has raised; NULL: there is none
     long wake_every           # steps between two looks at the clock
     void *owner
     # What the loop reports.
@@ -189,7 +203,7 @@ cdef inline double forward_and_loss(Training *training, Batch *batch, long first
             if training.user_loss(training, batch, losses):
                 begin_backward(plan, batch, 0, batch.rows, thread)
             else:
-                training.outcome = LOSS_RAISED
+                training.outcome = USER_RAISED
         blocks = 1
     meet(threads)
     for block in range(blocks):
@@ -229,8 +243,8 @@ cdef inline void update_all(const Training *training, char *gradient, int thread
     cdef long k, first, length, count, offset, run = 0
     cdef double factor = 1
     if training.clip_norm > 0:
-        # 1e-6 as in torch.nn.utils.clip_grad_norm_
-        factor = min(1.0, training.clip_norm / (norm_of_gradient(training, gradient, thread, threads) + 1e-6))
+        factor = min(1.0, training.clip_norm / (
+            norm_of_gradient(training, gradient, thread, threads) + CLIP_EPSILON))
     for k in range(plan.depth):
         layer = &plan.layers[k]
         length = layer.weight_count + layer.bias_count if layer.trainable else 0
@@ -248,6 +262,31 @@ cdef inline void update_all(const Training *training, char *gradient, int thread
     meet(threads)
 
 
+cdef inline void update_clipped(const Training *training, const Batch *batch, Sink *sink, int thread,
+                                int threads) noexcept nogil:
+    """The immediate update of G scaled down to a norm: from the factors, whose products are formed once to be
+    squared and once to be applied, and never stored."""
+    cdef double total = 0
+    cdef long square, squares
+    sink.squares = <double *> (training.workspace + training.plan.norms)
+    squares = backward_from_factors(training.plan, batch, sink, thread, threads)
+    for square in range(squares):
+        total += sink.squares[square]
+    meet(threads)
+    sink.squares = NULL
+    sink.factor = min(1.0, training.clip_norm / (sqrt(total) + CLIP_EPSILON))
+    backward_from_factors(training.plan, batch, sink, thread, threads)
+
+
+cdef inline bint user_map_raised(Training *training) noexcept nogil:
+    """Whether a user's map has raised; nets with one run on one thread."""
+    if training.user_map_raised != NULL and training.user_map_raised[0]:
+        training.optimizer.step -= 1
+        training.outcome = USER_RAISED
+        return True
+    return False
+
+
 cdef inline void train(Training *training, int thread, int threads) noexcept nogil:
     """Steps over the data, batch by batch. Every thread of the team calls this."""
     cdef const Plan *plan = training.plan
@@ -259,6 +298,8 @@ cdef inline void train(Training *training, int thread, int threads) noexcept nog
     cdef long step
     sink.gradient = NULL if training.immediate else training.workspace + plan.gradient
     sink.accumulate = 0
+    sink.factor = 1
+    sink.squares = NULL
     sink.theta = training.theta
     sink.optimizer = optimizer
     sink.update = training.update
@@ -277,15 +318,19 @@ cdef inline void train(Training *training, int thread, int threads) noexcept nog
         # Thread 0 writes the outcome before the team meets in the forward half, and next after it met in the
         # backward half: between the two, all threads read the same.
         outcome = training.outcome
-        if outcome == LOSS_RAISED or not isfinite(loss):
+        if outcome == USER_RAISED or not isfinite(loss):
             if thread == 0:
                 optimizer.step -= 1
                 training.failed_loss = loss
-                if outcome != LOSS_RAISED:
+                if outcome != USER_RAISED:
                     training.outcome = LOSS_NOT_FINITE if isfinite(batch.scale) else NO_WEIGHT
             return
         backward(plan, &batch, &sink, thread, threads)
-        if not training.immediate:
+        if plan.keeps_factors:
+            update_clipped(training, &batch, &sink, thread, threads)
+        elif not training.immediate:
+            if user_map_raised(training):
+                return
             update_all(training, sink.gradient, thread, threads)
         if thread == 0:
             training.loss_sum += loss / batch.scale
@@ -302,13 +347,18 @@ cdef inline void differentiate(Training *training, char *gradient, int thread, i
     cdef double loss
     cdef long step
     sink.gradient = gradient
+    sink.factor = 1
+    sink.squares = NULL
+    sink.theta = NULL
+    sink.optimizer = NULL
+    sink.update = NULL
     for step in range(training.steps):
         batch = describe_batch(training, step)
         batch.scale = training.scale
         batch.draw.training = 0
         sink.accumulate = step > 0
         loss = forward_and_loss(training, &batch, step * training.batch_rows, thread, threads)
-        if training.outcome == LOSS_RAISED:
+        if training.outcome == USER_RAISED:
             return
         backward(training.plan, &batch, &sink, thread, threads)
         if thread == 0:

@@ -76,11 +76,14 @@ def load(net, layers, theta):
 
 def split(net, vector):
     """A vector laid out as ``net.theta``, as lists of weights and biases in the paper's shapes."""
-    parts = [
-        [None if where is None else vector[where] for where in places]
-        for places in nets.places_in_theta(net)
-    ]
-    return parts[0], parts[1]
+    return parts_of(vector, nets.places_in_theta(net))
+
+
+def parts_of(vector, places):
+    weights, biases = (
+        [None if where is None else vector[where] for where in several] for several in places
+    )
+    return weights, biases
 
 
 def flat_gradient(net, layers, loss, X, y, s=None):
@@ -107,22 +110,29 @@ def assert_gradients_right(
 
 def jacobian(net, layers, X):
     """∂F_n(X)/∂θ column by column, by the tangents of the reference; rows sample by sample."""
-    X = np.asarray(X, float)
-    columns = []
+    X, places = np.asarray(X, float), nets.places_in_theta(net)
+    still, columns = np.zeros_like(X), []
     for e in np.eye(net.theta.size):
-        dF = reference_operators.tangent(layers, X, *split(net, e), np.zeros_like(X))[3][-1]
+        dF = reference_operators.tangent(layers, X, *parts_of(e, places), still)[3][-1]
         columns.append(dF.ravel())
     return np.array(columns).T
 
 
-def second_derivative(net, layers, loss, X, y, s=None, *, gauss_newton=False):
-    """The Hessian of the mean loss, or its Gauss-Newton part, column by column."""
-    columns = []
-    for e in np.eye(net.theta.size):
+def second_derivative(net, layers, loss, X, y, s=None, *, gauss_newton=False, directions=None):
+    """The Hessian of the mean loss, or its Gauss-Newton part, column by column.
+
+    With ``directions``, its products with their columns alone.
+    """
+    places, columns = nets.places_in_theta(net), []
+    for v in np.eye(net.theta.size) if directions is None else directions.T:
         dG, dg = reference_operators.second_order(
-            layers, loss, X, y, *split(net, e), s, gauss_newton
+            layers, loss, X, y, *parts_of(v, places), s, gauss_newton
         )
-        columns.append(nets.theta_of(dG, dg, net))
+        column = np.zeros(net.theta.size)
+        for value, where in zip([*dG, *dg], [*places[0], *places[1]], strict=True):
+            if where is not None:
+                column[where] = value
+        columns.append(column)
     return np.array(columns).T
 
 
@@ -226,7 +236,7 @@ NETS = {
         lambda σ: [
             Conv(6, 3, σ, padding=((1, 0), (0, 2)), groups=3),
             MaxPool(2),
-            Conv(5, (2, 3), σ, bias=False),
+            Conv(4, (2, 3), σ, groups=2, bias=False),
             GlobalAvgPool(),
             Dense(3),
         ],
@@ -235,9 +245,9 @@ NETS = {
         (4, 5, 3, 2),
         lambda σ: [
             Conv(4, (1, 3, 2), σ, padding=1, stride=(2, 1, 1), groups=2),
-            MaxPool((1, 2, 2), 1),
+            MaxPool((2, 2, 2), (1, 2, 2)),
             Flatten(),
-            Dense(6, σ),
+            Dense(4, σ),
             Dense(3),
         ],
     ),
@@ -245,8 +255,8 @@ NETS = {
         (4, 5, 3),
         lambda σ: [
             Conv(4, 3, σ, stride=2, padding="same"),
-            ConvTranspose(6, (3, 2), σ, stride=2, padding=((1, 0), (0, 1)), groups=2),
-            ConvTranspose(2, 3, σ, padding="same", bias=False),
+            ConvTranspose(4, (3, 2), σ, stride=2, padding=((1, 0), (0, 1)), groups=2),
+            ConvTranspose(1, 3, σ, padding="same", bias=False),
             Flatten(),
             Dense(3),
         ],

@@ -15,25 +15,22 @@ def net_of(layers, width, **options):
     return net
 
 
-def step_gradient(net, X, y, update="auto", batch_size=None):
-    """What steps at rate 1 subtract, and the first one's loss; the parameters are put back."""
+def step_gradient(net, X, y, update="auto"):
+    """What a step subtracts at rate 1, and the loss it returns; the parameters are put back."""
     before = net.theta.copy()
-    history = net.fit(
-        X, y, batch_size=batch_size or len(X), optimizer=fnn.SGD(1.0), shuffle=False, update=update
-    )
+    history = net.fit(X, y, batch_size=len(X), optimizer=fnn.SGD(1.0), shuffle=False, update=update)
     gradient = before - net.theta
     net.theta[:] = before
     return history["loss"][0], gradient
 
 
-def input_masks(rate, n=50, width=40, batch_size=None, **options):
+def input_masks(rate, n=50, width=40, **options):
     """The masks of n samples on the input: each sample has its own columns, so G shows them."""
     net = net_of([fnn.Dropout(rate), fnn.Dense(1, bias=False)], n * width, **options)
     net.theta[:] = 0
     X = np.kron(np.eye(n), np.ones(width))
-    y = np.full((n, 1), -0.5)  # L = 2(t − y) = 1
-    _, gradient = step_gradient(net, X, y, batch_size=batch_size)
-    return gradient.reshape(n, width) * (batch_size or n)
+    _, gradient = step_gradient(net, X, np.full((n, 1), -0.5))  # L = 2(t − y) = 1
+    return gradient.reshape(n, width) * n
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
@@ -53,12 +50,14 @@ def test_samples_steps_and_seeds_have_masks_of_their_own():
     assert len({row.tobytes() for row in masks}) == len(masks)
     assert np.array_equal(masks, input_masks(0.5) != 0), "the same seed repeats"
     assert np.mean(masks == (input_masks(0.5, seed=5) != 0)) < 0.6
-    within_an_epoch = input_masks(0.5, batch_size=10) != 0
-    assert len({row.tobytes() for row in within_an_epoch}) == len(within_an_epoch)
     net = net_of([fnn.Dropout(0.5), fnn.Dense(1, bias=False)], 100)
     X, y = np.ones((1, 100)), np.full((1, 1), -50.0)
     one, two = (step_gradient(net, X, y)[1] != 0 for _ in range(2))
     assert not np.array_equal(one, two), "the same mask in two steps"
+    net.theta[:] = 0
+    net.fit(np.ones((2, 100)), np.ones((2, 1)), batch_size=1, optimizer=fnn.SGD(1e-9))
+    times = np.round(net.theta / 4e-9).astype(int)  # −η L / (1 − rate) a time, with L = −2
+    assert set(times) == {0, 1, 2}, "the same mask in two steps of an epoch"
 
 
 def test_layers_have_masks_of_their_own():

@@ -7,6 +7,7 @@ from test_errors import refuses
 from test_errors_descriptions import INF, NAN, says
 
 import fnn_core as fnn
+from fnn_core import testing
 
 N, D, OUT = 6, 4, 3
 
@@ -28,7 +29,7 @@ WITH_TARGETS = {
     "objective": lambda net, X, y, **options: net.objective(X, y, **options),
     "gradient_factors": lambda net, X, y: net.gradient_factors(X, y),
     "norms": lambda net, X, y: net.per_sample_gradient_norms(X, y),
-    "check_gradient": lambda net, X, y: fnn.testing.check_gradient(net, X, y),
+    "check_gradient": lambda net, X, y: testing.check_gradient(net, X, y),
 }
 WITHOUT = {
     "jvp": lambda net, X: net.jvp(X, net.theta),

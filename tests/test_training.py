@@ -71,11 +71,12 @@ def test_an_epoch_is_its_steps(dtype, update, rng):
 def test_step_returns_the_loss_before(loss, rng):
     X, y = data(rng, loss=loss)
     net = nets.network([7, 11, 3], "relu", loss)
-    before = net.loss(X, y)
-    value = net.step(X, y, fnn.SGD(1e-3))
-    assert isinstance(value, float)
-    assert value == pytest.approx(before, rel=1e-13)
-    assert net.loss(X, y) < before
+    for s in (None, rng.uniform(0.1, 3, 50)):
+        before = net.loss(X, y, sample_weight=s)
+        value = net.step(X, y, fnn.SGD(1e-3), sample_weight=s)
+        assert isinstance(value, float)
+        assert value == pytest.approx(before, rel=1e-13)
+        assert net.loss(X, y, sample_weight=s) < before
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -98,7 +99,8 @@ def test_history_of_losses(weighted, rng):
     optimizer, total = fnn.SGD(), 0.0
     for i in range(0, 50, 16):
         part = slice(i, i + 16)
-        total += stepwise.step(X[part], y[part], optimizer, sample_weight=s[part]) * s[part].sum()
+        total += stepwise.loss(X[part], y[part], sample_weight=s[part]) * s[part].sum()
+        stepwise.step(X[part], y[part], optimizer, sample_weight=s[part])
     assert history["loss"][0] == pytest.approx(total / s.sum(), rel=1e-12)
     assert history["val_loss"][-1] == pytest.approx(net.loss(Xv, yv), rel=1e-12)
     assert len(history["loss"]) == len(history["val_loss"]) == 3

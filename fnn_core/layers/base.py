@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from fnn_core.activations import Activation
-from fnn_core.layers.geometry import Geometry, Shape
 from fnn_core.initializers import Initializer, initializer_for
+from fnn_core.layers.geometry import Geometry, Shape
 
 
 class Layer:

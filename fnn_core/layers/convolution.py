@@ -7,10 +7,11 @@ from typing import Any
 from fnn_core.activations import Activation, as_activation
 from fnn_core.checks import as_flag, as_positive_int
 from fnn_core.initializers import Initializer, as_initializer
-from fnn_core.layers.base import Connection, Layer, Shape
+from fnn_core.layers.base import Connection, Layer
 from fnn_core.layers.geometry import (
     Geometry,
     Padding,
+    Shape,
     Sizes,
     check_padding,
     check_sizes,
@@ -71,7 +72,8 @@ class _Convolution(Layer):
         axes = spatial_axes(input_shape, f"{type(self).__name__}({self.filters})")
         if input_shape[-1] % self.groups:
             raise ValueError(
-                f"groups = {self.groups}: expected a divisor of the {input_shape[-1]} input channels"
+                f"groups = {self.groups}: expected a divisor of the {input_shape[-1]} input "
+                "channels"
             )
         return (
             input_shape[:-1],
@@ -84,8 +86,8 @@ class _Convolution(Layer):
 class Conv(_Convolution):
     """Convolution over 1, 2 or 3 spatial axes, channels last: σ(C(x, W) + ι(b)) of Section 4.
 
-    As everywhere in the field it is a cross-correlation: the kernel is not flipped. One bias a channel: ι
-    spreads it over all positions, ι* sums over them.
+    As everywhere in the field it is a cross-correlation: the kernel is not flipped. One bias a
+    channel: ι spreads it over all positions, ι* sums over them.
 
     Parameters
     ----------
@@ -95,8 +97,8 @@ class Conv(_Convolution):
         One for all spatial axes, or one for each.
     activation : str or Activation
     padding : {"valid", "same"}, int, tuple of int, or tuple of pairs
-        Zeros around the input: none; such that the output has ⌈n / stride⌉ positions, the odd cell after; or
-        as given, for all axes, for each, or as (before, after) for each.
+        Zeros around the input: none; such that the output has ⌈n / stride⌉ positions, the odd cell
+        after; or as given, for all axes, for each, or as (before, after) for each.
     groups : int
         The channels are cut into that many groups that do not see each other.
     bias, trainable, initializer
@@ -105,7 +107,8 @@ class Conv(_Convolution):
     Raises
     ------
     TypeError, ValueError
-        Where an argument is not of that kind; by `Network`, where the window does not fit into the input.
+        Where an argument is not of that kind; by `Network`, where the window does not fit into the
+        input.
 
     Examples
     --------
@@ -121,9 +124,7 @@ class Conv(_Convolution):
     def connect(self, input_shape: Shape) -> Connection:
         space, kernel, stride, dilation = self._sizes(input_shape)
         pads = explicit_padding(self.padding, space, kernel, stride, dilation)
-        outputs = convolved_sizes(
-            f"Conv({self.filters})", space, kernel, stride, dilation, pads
-        )
+        outputs = convolved_sizes(f"Conv({self.filters})", space, kernel, stride, dilation, pads)
         channels = input_shape[-1]
         return Connection(
             layer=self,
@@ -146,18 +147,18 @@ class Conv(_Convolution):
 
 
 class ConvTranspose(_Convolution):
-    """The adjoint C† of a convolution, used forward: its three maps are that convolution's in another order.
+    """The adjoint C† of a convolution, used forward: its three maps are that one's in another order.
 
-    It maps images of n positions to ``(n - 1) * stride + dilation * (kernel_size - 1) + 1`` less the padding;
-    ``padding="same"`` gives ``n * stride``.
+    It maps images of n positions to ``(n - 1) * stride + dilation * (kernel_size - 1) + 1`` less
+    the padding; ``padding="same"`` gives ``n * stride``.
 
     Parameters
     ----------
     filters : int
         Output channels.
     kernel_size, activation, stride, padding, dilation, groups, bias, trainable, initializer
-        As in `Conv`, of the convolution from the outputs to the inputs. The weight is that convolution's, of
-        shape ``(channels, *kernel_size, filters // groups)``.
+        As in `Conv`, of the convolution from the outputs to the inputs. The weight is that
+        convolution's, of shape ``(channels, *kernel_size, filters // groups)``.
 
     Raises
     ------

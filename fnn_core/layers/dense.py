@@ -7,7 +7,8 @@ from typing import Any
 from fnn_core.activations import Activation, as_activation
 from fnn_core.checks import as_flag, as_positive_int
 from fnn_core.initializers import Initializer, as_initializer
-from fnn_core.layers.base import Connection, Layer, Shape
+from fnn_core.layers.base import Connection, Layer
+from fnn_core.layers.geometry import Shape
 
 
 class Dense(Layer):

@@ -6,7 +6,8 @@ from typing import Any
 
 from fnn_core.activations import as_activation
 from fnn_core.checks import as_number
-from fnn_core.layers.base import Connection, Layer, Shape
+from fnn_core.layers.base import Connection, Layer
+from fnn_core.layers.geometry import Shape
 
 
 class Dropout(Layer):

@@ -53,7 +53,9 @@ def check_sizes(value: Any, name: str) -> Sizes:
     """An int or a tuple of ints, each at least 1."""
     if isinstance(value, tuple | list):
         if not 1 <= len(value) <= 3:
-            raise ValueError(f"{name} = {value!r}: expected an int or one int for each of 1 to 3 axes")
+            raise ValueError(
+                f"{name} = {value!r}: expected an int or one int for each of 1 to 3 axes"
+            )
         return tuple(as_positive_int(size, name) for size in value)
     return as_positive_int(value, name)
 
@@ -63,7 +65,9 @@ def per_axis(sizes: Sizes, axes: int, name: str) -> Shape:
     if isinstance(sizes, int):
         return (sizes,) * axes
     if len(sizes) != axes:
-        raise ValueError(f"{name} = {sizes!r}: expected an int or {axes} of them, one a spatial axis")
+        raise ValueError(
+            f"{name} = {sizes!r}: expected an int or {axes} of them, one a spatial axis"
+        )
     return sizes
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fnn_core.activations import as_activation
-from fnn_core.layers.base import Connection, Layer, Shape
+from fnn_core.layers.base import Connection, Layer
 from fnn_core.layers.geometry import (
     Geometry,
+    Shape,
     Sizes,
     check_sizes,
     convolved_sizes,
@@ -56,7 +57,10 @@ class _Pool(Layer):
     def connect(self, input_shape: Shape) -> Connection:
         axes = spatial_axes(input_shape, type(self).__name__)
         return _windows(
-            self, input_shape, per_axis(self.size, axes, "size"), per_axis(self.stride, axes, "stride")
+            self,
+            input_shape,
+            per_axis(self.size, axes, "size"),
+            per_axis(self.stride, axes, "stride"),
         )
 
 
@@ -135,7 +139,9 @@ class GlobalAvgPool(Layer):
 
 
 class Flatten(Layer):
-    """The same numbers as one axis, in row-major order. Costs nothing where the layer below keeps its outputs.
+    """The same numbers as one axis, in row-major order.
+
+    Costs nothing where the layer below keeps its outputs.
 
     Examples
     --------

@@ -60,6 +60,10 @@ typedef struct {
     /* g <- [g +] iota*(delta) */
     void (*gather)(const Layer *layer, const Block *block, const void *delta, int accumulate,
                    void *gradient);
+    /* squares[i] <- squares[i] + |G|^2 + |g|^2 of sample i alone; x as in adjoint_weight, of all features. NULL:
+     * there is no shorter way than to form them */
+    void (*add_squares)(const Layer *layer, const Block *block, const void *x, long x_row, const void *delta,
+                        double *squares);
     /* a (rows, O) <- the derivative of `apply` in x, along `direction` (rows, I), without bias; NULL where
      * that is `apply` itself */
     void (*tangent)(const Layer *layer, const Block *block, const void *x, long x_row,
@@ -130,6 +134,7 @@ struct Layer {
     int trainable;
     int memory;                /* enum Memory */
     int index;
+    int restart;               /* the layer to go forward again from before this one goes backward, or -1 */
     long panel, panels;        /* input features of a backward task, and the number of tasks */
     size_t kept;               /* byte offset in the workspace of a_k or F_k, (N, O) */
     size_t signal;             /* of delta_k, which replaces D_k, F_k or a_k, by memory mode */
@@ -139,6 +144,7 @@ struct Layer {
     Geometry geometry;
     long chunks;               /* runs of samples whose parts of G_k are summed apart, then in order */
     long backward_rows;        /* samples that go backward together */
+    void *user;                /* of a user's map: the Python object behind it */
 };
 
 struct Kernels {
@@ -163,6 +169,8 @@ struct Kernels {
     void (*scale)(long count, double factor, void *x);
     /* for a loss of the user's: the sum of c_i x_i, and x (rows, columns) <- c_i x_i; c_i as in Loss */
     double (*weighted_sum)(long rows, const void *weights, double factor, const void *x);
+    /* x (count) <- x + deviation z, z standard normal: a function of (seed, step, first + i) */
+    void (*add_noise)(long first, long count, double deviation, uint64_t seed, uint64_t step, void *x);
     void (*scale_rows)(long rows, long columns, const void *weights, double factor, void *x);
     /* y <- f(x) for the vector functions of vecmath.inc, by name; 0 where there is none of that name */
     int (*vector_function)(const char *name, long count, const void *x, void *y);
