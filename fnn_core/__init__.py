@@ -18,12 +18,14 @@ from fnn_core import (
     metrics,
     optimizers,
     schedules,
+    testing,
 )
 from fnn_core.activations import Activation
 from fnn_core.callbacks import EarlyStopping, History
 from fnn_core.errors import NonFiniteLossError
 from fnn_core.layers import (
     AvgPool,
+    Bilinear,
     Conv,
     ConvTranspose,
     Dense,
@@ -33,6 +35,7 @@ from fnn_core.layers import (
     MaxPool,
 )
 from fnn_core.losses import Loss
+from fnn_core.maps import BilinearMap
 from fnn_core.network import Gradients, Network
 from fnn_core.factors import GradientFactors
 from fnn_core.optimizers import DPSGD, SGD, Adagrad, Adam, AdamW, RMSprop
@@ -69,6 +72,8 @@ __all__ = [
     "Adam",
     "AdamW",
     "AvgPool",
+    "Bilinear",
+    "BilinearMap",
     "Conv",
     "ConvTranspose",
     "Dense",
@@ -93,4 +98,5 @@ __all__ = [
     "metrics",
     "optimizers",
     "schedules",
+    "testing",
 ]

@@ -15,6 +15,7 @@ import numpy as np
 from fnn_core import _engine
 from fnn_core.activations import REGISTRY as ACTIVATIONS
 from fnn_core.layers import Connection
+from fnn_core.layers.bilinear import Caller
 from fnn_core.layers.geometry import Geometry
 from fnn_core.plan import Buffer, Workspace
 
@@ -181,6 +182,8 @@ def plan_layers(wanted: Pass, modes: Sequence[str]) -> list[LayerPlan]:
             rate=connection.rate,
             geometry=connection.geometry,
         )
+        if layer.kind == "bilinear":
+            layer.user = Caller(connection, wanted.dtype)
         if layer.kind == "dense":
             _cut_into_panels(layer, wanted)
         else:
@@ -203,6 +206,9 @@ def _cut_into_chunks(layer: LayerPlan, wanted: Pass) -> None:
     """Any other layer goes backward by chunks of the batch, each with its part of G_k."""
     layer.panel = layer.inputs
     layer.backward_rows = min(wanted.rows, max(1, BACKWARD_ENTRIES // layer.inputs))
+    if layer.kind == "bilinear":
+        layer.backward_rows = wanted.rows  # one call of the user's function
+        return
     parameters = layer.weight_count + layer.bias_count
     most = max(2, min(CHUNKS, PART_ENTRIES // parameters)) if parameters else CHUNKS
     layer.chunks = min(most, -(-wanted.rows // layer.backward_rows))

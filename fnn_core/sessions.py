@@ -51,11 +51,12 @@ class Sessions:
     def _pass_of(self, connections: Sequence[Connection], rows: int, labels: bool) -> Pass:
         net = self._net
         loss = net.loss_function
+        has_user_map = any(connection.layer.kind == "bilinear" for connection in connections)
         return Pass(
             connections=connections,
             dtype=net.dtype,
             rows=rows,
-            threads=net.n_threads,
+            threads=1 if has_user_map else net.n_threads,
             loss_index=loss.index if isinstance(loss, NamedLoss) else None,
             labels=labels,
             any_target=loss.target_range == (-math.inf, math.inf),

@@ -14,6 +14,7 @@ from safetensors.numpy import save as to_bytes
 
 from fnn_core.layers import REGISTRY, Layer
 from fnn_core.losses import Loss
+from fnn_core.maps import BilinearMap
 
 if TYPE_CHECKING:
     from fnn_core.network import Network
@@ -24,6 +25,11 @@ FORMAT = "fnn_core 1"
 def _describe(layer: Layer, index: int) -> dict[str, Any]:
     settings = layer.settings()
     for name, value in settings.items():
+        if isinstance(value, BilinearMap):
+            raise ValueError(
+                f"save: the map of layers[{index}] is made of functions, which a file cannot hold; "
+                "pickle the net instead"
+            )
         if callable(value):
             raise ValueError(
                 f"save: {name} of layers[{index}] is a function, which a file cannot hold; "

@@ -19,12 +19,13 @@ from algorithm cimport RUN_LENGTH, Batch, loss_slope_place
 from factors cimport collect_factors, train_privately
 from inference cimport Inference, infer
 from kernels cimport (
-    HAS_OPENMP, Activation, Block, Geometry, Kernels, Layer, Loss, Optimizer, OptimizerKernel,
+    HAS_OPENMP, Activation, Block, Geometry, Kernels, Layer, Loss, Map, Optimizer, OptimizerKernel,
     allocate, allocation_bytes, allocation_calls, choose_isa, compiled_isas, kernels_in_use, may_use_threads,
     release, set_blas, shuffle, team_size, watch_forks,
 )
 from plan cimport Plan, fill_geometry, fill_plan
 from tangent cimport Tangents, push_all, second_order
+from user_map cimport UserMap, fill_user_map
 from training cimport (
     FINISHED, LOSS_NOT_FINITE, NO_WEIGHT, Training, differentiate, train,
 )
@@ -172,11 +173,17 @@ cdef class Memory:
         return view
 
 
+cdef Map user_map
+fill_user_map(&user_map)
+
+
 cdef class CompiledPlan:
     """A plan (fnn_core/plan.py) as the loops read it, and the workspaces made for it."""
     cdef Plan plan
     cdef readonly object description
     cdef readonly bint uses_blas
+    cdef bint has_user_map
+    cdef UserMap *users
     cdef list workspaces
     # What the calls that must be brief compare with.
     cdef tuple input_shape, output_shape
@@ -189,9 +196,13 @@ cdef class CompiledPlan:
         self.description = description
         self.workspaces = []
         self.plan.layers = <Layer *> calloc(max(1, len(description.layers)), sizeof(Layer))
-        if self.plan.layers == NULL:
+        self.users = <UserMap *> calloc(max(1, len(description.layers)), sizeof(UserMap))
+        if self.plan.layers == NULL or self.users == NULL:
             raise MemoryError("no memory for a plan")
-        fill_plan(&self.plan, kernels_in_use(description.dtype.itemsize), description)
+        for index, layer in enumerate(description.layers):
+            if layer.user is not None:
+                self._take_user_map(<int> index, layer.user, description.dtype)
+        fill_plan(&self.plan, kernels_in_use(description.dtype.itemsize), &user_map, description)
         self.uses_blas = any(layer.gemm == "blas" for layer in description.layers)
         self.input_shape = description.input_shape
         self.output_shape = description.output_shape
@@ -200,8 +211,35 @@ cdef class CompiledPlan:
         self.rows = description.rows
         self.flops = description.flops
 
+    cdef _take_user_map(self, int index, caller, dtype):
+        # The description keeps the caller alive.
+        self.users[index].caller = <void *> caller
+        self.users[index].real_bytes = dtype.itemsize
+        self.users[index].type_number = dtype.num
+        self.plan.layers[index].user = &self.users[index]
+        self.has_user_map = True
+
+    cdef bint user_map_raised(self) noexcept nogil:
+        cdef long k
+        for k in range(self.plan.depth):
+            if self.users[k].raised:
+                return True
+        return False
+
+    cdef int report(self) except -1:
+        """Raise what a user's map has raised."""
+        cdef long k
+        for k in range(self.plan.depth if self.has_user_map else 0):
+            if self.users[k].raised:
+                self.users[k].raised = 0
+                caller = <object> self.users[k].caller
+                error, caller.error = caller.error, None
+                raise error
+        return 0
+
     def __dealloc__(self):
         free(self.plan.layers)
+        free(self.users)
 
     cdef Memory take_workspace(self):
         """A workspace nobody else uses; the GIL makes taking and giving atomic."""
@@ -360,6 +398,8 @@ cdef class Session:
         self.training.shuffle_seed = shuffle_seed
         self.training.user_loss = call_user_loss
         self.training.wake = wake
+        if compiled.has_user_map:
+            self.training.user_map_raised = user_map_raised
         self.training.owner = <void *> self
         # A look at the clock at most every hundred microseconds of arithmetic.
         self.training.wake_every = max(1, int(1e7 / (compiled.description.flops + 1)))
@@ -421,6 +461,7 @@ cdef class Session:
 
     cdef int report(self) except -1:
         """Raise what a user's function or a signal handler raised, or refuse a batch without weight."""
+        self.compiled.report()
         if self.training.outcome == NO_WEIGHT:
             raise ValueError(
                 f"sample_weight: the weights of batch {self.training.steps_done} sum to zero; the step was not made")
@@ -635,6 +676,10 @@ cdef int wake(Training *training, long step) noexcept with gil:
     return 1
 
 
+cdef bint user_map_raised(Training *training) noexcept nogil:
+    return (<Session> training.owner).compiled.user_map_raised()
+
+
 cdef int call_user_loss(Training *training, Batch *batch, double *loss) noexcept with gil:
     """ℓ and L from the user's functions of (y, t), on copies that they may keep."""
     cdef Session session = <Session> training.owner
@@ -718,6 +763,7 @@ cdef class Forward:
         """The pass; its results lie in `outputs`, and in `mean_loss()`."""
         with nogil:
             self.run_without_gil()
+        self.compiled.report()
 
     def mean_loss(self):
         """Σ s_i ℓ_i / Σ s_i, the blocks in order."""
@@ -762,6 +808,7 @@ cdef class Forward:
         inference.probabilities = False
         infer(&inference, 0, 1)
         compiled.give_workspace(workspace)
+        compiled.report()
         return outputs
 
 
@@ -823,6 +870,7 @@ cdef class TangentPass:
             else:
                 push_all(tangents, 0, 1)
         self.compiled.give_workspace(workspace)
+        self.compiled.report()
 
     def product(self, cnp.ndarray direction, double scale, bint gauss_newton, slopes=None, curvatures=None):
         """The Hessian of Σ c_i ℓ_i, or Jᵀ ℓ'' J, times `direction`; c_i = scale s_i.
@@ -856,6 +904,7 @@ cdef class TangentPass:
             for chunk in range(1, tangents.chunks):
                 kernels.add(parameters, tangents.parts + chunk * parameters * kernels.real_bytes, tangents.parts)
         self.compiled.give_workspace(workspace)
+        self.compiled.report()
         return parts[0]
 
 
@@ -894,3 +943,4 @@ def weight_product(CompiledPlan compiled, cnp.ndarray inputs, cnp.ndarray delta,
         layer.map.gather(layer, &block, cnp.PyArray_DATA(delta), 0,
                          <char *> cnp.PyArray_DATA(gradient) + layer.weight_count * kernels.real_bytes)
     compiled.give_workspace(workspace)
+    compiled.report()

@@ -192,6 +192,10 @@ cdef inline void train_privately(Training *training, int64_t *chosen, int thread
             if thread == 0:
                 training.loss_sum += loss
             first += batch.rows
+        if training.user_map_raised != NULL and training.user_map_raised(training):
+            training.optimizer.step -= 1
+            training.outcome = USER_RAISED
+            return
         update_with_noise(training, gradient, number, thread, threads)
         if thread == 0:
             training.weight_sum += training.data.samples

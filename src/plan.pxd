@@ -47,8 +47,13 @@ cdef inline const Map *map_named(const Kernels *kernels, bytes name):
     raise ValueError(f"no map is named {name.decode()!r}")
 
 
-cdef inline int fill_layer(Layer *layer, const Kernels *kernels, int index, description) except -1:
-    layer.map = map_named(kernels, description.kind.encode())
+cdef inline int fill_layer(Layer *layer, const Kernels *kernels, const Map *user_map, int index,
+                           description) except -1:
+    """`layer.user` is set where the map is a user's."""
+    if layer.user != NULL:
+        layer.map = user_map
+    else:
+        layer.map = map_named(kernels, description.kind.encode())
     layer.activation = &kernels.activations[description.activation_index]
     layer.product = kernels.blas if description.gemm == "blas" else kernels.native
     layer.index = index
@@ -92,7 +97,7 @@ cdef inline int fill_geometry(Geometry *geometry, description) except -1:
     return 0
 
 
-cdef inline int fill_plan(Plan *plan, const Kernels *kernels, description) except -1:
+cdef inline int fill_plan(Plan *plan, const Kernels *kernels, const Map *user_map, description) except -1:
     """`plan.layers` has room for the description's layers."""
     offsets = description.offsets
     plan.kernels = kernels
@@ -128,5 +133,5 @@ cdef inline int fill_plan(Plan *plan, const Kernels *kernels, description) excep
         plan.delta_tangents[<int> turn] = offsets.get(f"delta tangent {turn}", 0)
     plan.bytes = description.bytes_of_one_workspace
     for index, layer in enumerate(description.layers):
-        fill_layer(&plan.layers[<int> index], kernels, index, layer)
+        fill_layer(&plan.layers[<int> index], kernels, user_map, index, layer)
     return 0

@@ -65,7 +65,8 @@ cdef struct Training:
     int (*user_loss)(Training *, Batch *, double *) noexcept nogil
     # Looks at signals and reports progress; returns whether to go on.
     int (*wake)(Training *, long) noexcept nogil
-    const int *user_map_raised # set where a user's map has raised; NULL: there is none
+    # Whether a user's map has raised; NULL: there is none. Nets with one run on one thread.
+    bint (*user_map_raised)(Training *) noexcept nogil
     long wake_every           # steps between two looks at the clock
     void *owner
     # What the loop reports.
@@ -278,15 +279,6 @@ cdef inline void update_clipped(const Training *training, const Batch *batch, Si
     backward_from_factors(training.plan, batch, sink, thread, threads)
 
 
-cdef inline bint user_map_raised(Training *training) noexcept nogil:
-    """Whether a user's map has raised; nets with one run on one thread."""
-    if training.user_map_raised != NULL and training.user_map_raised[0]:
-        training.optimizer.step -= 1
-        training.outcome = USER_RAISED
-        return True
-    return False
-
-
 cdef inline void train(Training *training, int thread, int threads) noexcept nogil:
     """Steps over the data, batch by batch. Every thread of the team calls this."""
     cdef const Plan *plan = training.plan
@@ -329,7 +321,9 @@ cdef inline void train(Training *training, int thread, int threads) noexcept nog
         if plan.keeps_factors:
             update_clipped(training, &batch, &sink, thread, threads)
         elif not training.immediate:
-            if user_map_raised(training):
+            if training.user_map_raised != NULL and training.user_map_raised(training):
+                optimizer.step -= 1
+                training.outcome = USER_RAISED
                 return
             update_all(training, sink.gradient, thread, threads)
         if thread == 0:

@@ -1,6 +1,7 @@
 """The kinds of layers, a file each."""
 
 from fnn_core.layers.base import Connection, Layer
+from fnn_core.layers.bilinear import Bilinear
 from fnn_core.layers.convolution import Conv, ConvTranspose
 from fnn_core.layers.dense import Dense
 from fnn_core.layers.dropout import Dropout
@@ -15,6 +16,7 @@ REGISTRY: dict[str, type[Layer]] = {
 __all__ = [
     "REGISTRY",
     "AvgPool",
+    "Bilinear",
     "Connection",
     "Conv",
     "ConvTranspose",

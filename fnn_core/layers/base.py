@@ -61,6 +61,7 @@ class Connection:
     weight_shape: Shape | None = None
     bias_shape: Shape | None = None
     geometry: Geometry | None = None
+    is_stored_transposed: bool = True
     rate: float = 0.0
     offset: int = 0
     index: int = 0
@@ -96,6 +97,8 @@ class Connection:
         if self.weight_shape is None:
             return None
         stored = theta[self.offset : self.offset + self.weight_count]
+        if not self.is_stored_transposed:
+            return stored.reshape(self.weight_shape)
         return stored.reshape(self.weight_shape[1:] + self.weight_shape[:1]).transpose(
             len(self.weight_shape) - 1, *range(len(self.weight_shape) - 1)
         )

@@ -1,0 +1,143 @@
+"""The paper's general layer with a map of the user's: σ(C(x, W) + ι(b))."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fnn_core.activations import Activation, as_activation
+from fnn_core.checks import as_flag, as_shape
+from fnn_core.initializers import Initializer, as_initializer
+from fnn_core.layers.base import Connection, Layer, Shape
+from fnn_core.maps import BilinearMap
+
+
+class Bilinear(Layer):
+    """σ(C(x, W) + ι(b)) of Section 4, with a `BilinearMap` as C.
+
+    Parameters
+    ----------
+    map : BilinearMap
+    activation : str or Activation
+    bias, trainable, initializer
+        As in `Dense`. The weight has the map's `weight_shape`, the bias its `bias_shape`, or one number for each
+        output entry.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where an argument is not of that kind. What a function of the map raises comes out of the call that it
+        was raised in, with the net unharmed.
+
+    Notes
+    -----
+    A net with such a layer runs on one thread, and updates after the whole gradient is known.
+    """
+
+    kind = "bilinear"
+
+    def __init__(
+        self,
+        map: BilinearMap,
+        activation: str | Activation = "identity",
+        *,
+        bias: bool = True,
+        trainable: bool = True,
+        initializer: Initializer | None = None,
+    ) -> None:
+        if not isinstance(map, BilinearMap):
+            raise TypeError(f"map: expected a BilinearMap, got {map!r}")
+        for name in ("input_shape", "weight_shape", "output_shape"):
+            if not hasattr(map, name):
+                raise TypeError(f"map: expected it to have {name}, got {map!r}")
+            as_shape(getattr(map, name), f"map.{name}")
+        self.map = map
+        self.activation = as_activation(activation)
+        self.bias = as_flag(bias, "bias")
+        self.trainable = as_flag(trainable, "trainable")
+        self.initializer = as_initializer(initializer)
+
+    def connect(self, input_shape: Shape) -> Connection:
+        expected = as_shape(self.map.input_shape, "map.input_shape")
+        if input_shape != expected:
+            raise ValueError(f"Bilinear: expected an input of shape {expected}, got {input_shape}")
+        output_shape = as_shape(self.map.output_shape, "map.output_shape")
+        bias_shape = None
+        if self.bias:
+            brought = self.map.bias_shape
+            bias_shape = output_shape if brought is None else as_shape(brought, "map.bias_shape")
+        return Connection(
+            layer=self,
+            input_shape=input_shape,
+            output_shape=output_shape,
+            weight_shape=as_shape(self.map.weight_shape, "map.weight_shape"),
+            bias_shape=bias_shape,
+            is_stored_transposed=False,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "map": self.map,
+            "activation": self.activation.name,
+            "bias": self.bias,
+            "trainable": self.trainable,
+            **self._setting_of_initializer(),
+        }
+
+
+class Caller:
+    """What the engine calls: the map's functions on flat rows, their results checked.
+
+    `error` holds what a function has raised, until the call that it happened in reports it.
+    """
+
+    def __init__(self, connection: Connection, dtype: np.dtype) -> None:
+        assert isinstance(connection.layer, Bilinear)
+        self._map = connection.layer.map
+        self._connection = connection
+        self._dtype = dtype
+        self.error: BaseException | None = None
+
+    def _checked(self, name: str, result: Any, shape: Shape) -> np.ndarray:
+        array = np.asarray(result)
+        if array.shape != shape:
+            raise ValueError(f"map.{name}: expected a result of shape {shape}, got {array.shape}")
+        return np.ascontiguousarray(array, self._dtype)
+
+    def apply(self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.ndarray:
+        place = self._connection
+        shape = (len(x), *place.output_shape)
+        result = self._map.apply(
+            x.reshape(len(x), *place.input_shape), w.reshape(self._map.weight_shape)
+        )
+        output = self._checked("apply", result, shape)
+        if b is None:
+            return output
+        assert place.bias_shape is not None
+        b = b.reshape(place.bias_shape)
+        if self._map.bias_shape is not None:
+            b = self._checked("spread", self._map.spread(b), place.output_shape)
+        return np.add(output, b, dtype=self._dtype)
+
+    def adjoint_input(self, h: np.ndarray, w: np.ndarray) -> np.ndarray:
+        place = self._connection
+        result = self._map.adjoint_input(
+            h.reshape(len(h), *place.output_shape), w.reshape(self._map.weight_shape)
+        )
+        return self._checked("adjoint_input", result, (len(h), *place.input_shape))
+
+    def adjoint_weight(self, x: np.ndarray, h: np.ndarray) -> np.ndarray:
+        place = self._connection
+        assert place.weight_shape is not None
+        result = self._map.adjoint_weight(
+            x.reshape(len(x), *place.input_shape), h.reshape(len(h), *place.output_shape)
+        )
+        return self._checked("adjoint_weight", result, place.weight_shape)
+
+    def gather(self, h: np.ndarray) -> np.ndarray:
+        place = self._connection
+        assert place.bias_shape is not None
+        h = h.reshape(len(h), *place.output_shape)
+        result = h.sum(axis=0) if self._map.bias_shape is None else self._map.gather(h)
+        return self._checked("gather", result, place.bias_shape)
