@@ -71,7 +71,7 @@ engine = Extension(
     depends=[
         *map(str, KERNELS.rglob("*.h")),
         *map(str, KERNELS.rglob("*.inc")),
-        *map(str, Path("src").glob("*.pxd")),
+        *map(str, Path("src").glob("*.px[di]")),
     ],
     include_dirs=["src", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],

@@ -96,18 +96,18 @@ class BilinearMap:
         ((2,), (3,), (4,))
         """
         if sparse.issparse(tensor):
-            if shape is None or tensor.shape != (shape[0], shape[1] * shape[2]):
+            sizes = () if shape is None else as_shape(shape, "shape")
+            if len(sizes) != 3 or tensor.shape != (sizes[0], sizes[1] * sizes[2]):
                 raise ValueError(
-                    f"shape = {shape!r}: expected (outputs, inputs, weights) of a sparse tensor of shape "
-                    f"(outputs, inputs * weights), got {tensor.shape}"
+                    f"shape = {shape!r}: expected (outputs, inputs, weights) of a sparse tensor of "
+                    f"shape (outputs, inputs * weights), got {tensor.shape}"
                 )
+            _require_real(tensor.data, "tensor")
             return _TensorMap(sparse.coo_array(tensor), shape)
         dense = np.asarray(tensor)
-        if dense.ndim != 3 or dense.dtype.kind not in "biuf":
-            raise ValueError(
-                f"tensor: expected real numbers t[output, input, weight], got shape {dense.shape}, "
-                f"{dense.dtype}"
-            )
+        if dense.ndim != 3 or 0 in dense.shape:
+            raise ValueError(f"tensor: expected t[output, input, weight], got shape {dense.shape}")
+        _require_real(dense, "tensor")
         outputs, inputs, weights = dense.shape
         flat = dense.reshape(outputs, inputs * weights)
         return _TensorMap(sparse.coo_array(flat), (outputs, inputs, weights))
@@ -168,6 +168,13 @@ class BilinearMap:
             (stacked.data, (stacked.row, entry * weights + place)), shape=stacked.shape
         )
         return _TensorMap(tensor, (outputs, inputs, weights), *shapes)
+
+
+def _require_real(values: np.ndarray, name: str) -> None:
+    if values.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: expected real numbers, got dtype {values.dtype}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name}: expected finite numbers")
 
 
 class _TensorMap(BilinearMap):

@@ -606,8 +606,9 @@ def _connect(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> tuple[Con
             raise ValueError(f"layers[{index}]: {error}") from None
         connections.append(connection)
         shape, offset = connection.output_shape, offset + connection.n_parameters
-        if offset > LARGEST_SIZE:
-            raise ValueError(f"layers[{index}]: {offset:,} parameters are more than 2**48")
+        for what, size in (("parameters", offset), ("outputs", connection.outputs)):
+            if size > LARGEST_SIZE:
+                raise ValueError(f"layers[{index}]: {size:,} {what} are more than 2**48")
     return tuple(connections)
 
 

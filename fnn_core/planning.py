@@ -103,6 +103,7 @@ class PassPlan:
     loss_index: int | None
     labels: bool
     lowest: int
+    resume: int
     block_rows: int
     threads: int
     flops: int
@@ -255,6 +256,7 @@ def _finish(
         loss_index=wanted.loss_index,
         labels=wanted.labels,
         lowest=trained.index(True) if True in trained else len(layers),
+        resume=max((k + 1 for k, layer in enumerate(layers) if layer.restart >= 0), default=0),
         block_rows=block_rows,
         threads=threads,
         flops=flops,
@@ -343,7 +345,7 @@ def _add_checkpoints(workspace: Workspace, wanted: Pass, layers: list[LayerPlan]
                 name = f"outputs between checkpoints {place + 1}"
                 workspace.add(key, name, "F or a", shape, wanted.dtype)
             layers[k].kept = layers[k].signal = workspace.offsets[key]
-        if start < checkpoint < last:
+        if checkpoint < last:
             layers[checkpoint].restart = start
         start = checkpoint + 1
 

@@ -51,14 +51,14 @@ cdef inline bint is_identity(const Plan *plan, const Layer *layer) noexcept nogi
 cdef inline char *forward(const Plan *plan, const Batch *batch, long first_row, long rows,
                           int thread) noexcept nogil:
     """a_k ← C_k(σ_{k−1}(a_{k−1}), W_k) + ι_k(b_k) for k = 1..n, over one block of samples. Returns F_n."""
-    cdef const char *x = batch.input + first_row * plan.inputs * plan.kernels.real_bytes
-    return forward_between(plan, batch, x, 0, plan.depth, first_row, rows, thread)
+    return forward_between(plan, batch, plan.resume, plan.depth, first_row, rows, thread)
 
 
-cdef inline char *forward_between(const Plan *plan, const Batch *batch, const char *x, long start, long end,
-                                  long first_row, long rows, int thread) noexcept nogil:
-    """The same for layers[start:end], from their input x on."""
+cdef inline char *forward_between(const Plan *plan, const Batch *batch, long start, long end, long first_row,
+                                  long rows, int thread) noexcept nogil:
+    """The same for layers[start:end], from what is kept of the layer below them."""
     cdef size_t real_bytes = plan.kernels.real_bytes
+    cdef const char *x = output_below(plan, batch, start, first_row, rows, thread)
     cdef const Layer *layer
     cdef char *a
     cdef Block block
@@ -77,6 +77,36 @@ cdef inline char *forward_between(const Plan *plan, const Batch *batch, const ch
         layer.map.apply(layer, &block, batch.theta, x, layer.inputs, a)
         x = keep(plan, batch, layer, first_row, rows, thread, a)
     return <char *> x
+
+
+cdef inline const char *output_below(const Plan *plan, const Batch *batch, long start, long first_row, long rows,
+                                     int thread) noexcept nogil:
+    """σ_{k−1}(a_{k−1}) for a block of samples, where layers[start] goes on from it."""
+    cdef size_t real_bytes = plan.kernels.real_bytes
+    cdef const Layer *below = &plan.layers[start] - 1
+    cdef const char *kept
+    cdef char *output
+    if start == 0:
+        return batch.input + first_row * plan.inputs * real_bytes
+    kept = batch.workspace + below.kept + first_row * below.outputs * real_bytes
+    if below.memory != KEEP_PREACTIVATION:
+        return kept
+    output = batch.workspace + plan.output_blocks + thread * plan.output_block
+    below.activation.value(rows, below.outputs, kept, below.outputs, output, below.outputs)
+    return output
+
+
+cdef inline void forward_to_checkpoints(const Plan *plan, const Batch *batch, int thread,
+                                        int threads) noexcept nogil:
+    """All layers up to the last checkpoint. The layers between two checkpoints lie where those between the next
+    two will: the threads meet before these begin."""
+    cdef const Layer *layer
+    cdef long k
+    for k in range(plan.resume):
+        layer = &plan.layers[k]
+        if layer.restart >= 0:
+            forward_all(plan, batch, layer.restart, k + 1, thread, threads)
+            meet(threads)
 
 
 cdef inline char *keep(const Plan *plan, const Batch *batch, const Layer *layer, long first_row, long rows,
@@ -153,7 +183,8 @@ cdef inline void backward(const Plan *plan, const Batch *batch, const Sink *sink
     for k in range(plan.depth - 1, lowest - 1, -1):
         layer = &plan.layers[k]
         if layer.restart >= 0:
-            forward_again(plan, batch, layer.restart, k, thread, threads)
+            # Other layers have since used the buffers of those between the checkpoints.
+            forward_all(plan, batch, layer.restart, k, thread, threads)
             meet(threads)
         task = thread
         while task < layer.panels * layer.chunks:
@@ -165,25 +196,12 @@ cdef inline void backward(const Plan *plan, const Batch *batch, const Sink *sink
             meet(threads)
 
 
-cdef inline void forward_again(const Plan *plan, const Batch *batch, long start, long end, int thread,
-                               int threads) noexcept nogil:
-    """layers[start:end] once more, from the checkpoint below them: others have since used their buffers."""
-    cdef long first_row = thread * plan.block_rows, rows
-    cdef const Layer *below = &plan.layers[start] - 1
-    cdef size_t real_bytes = plan.kernels.real_bytes
-    cdef const char *x
-    cdef char *output
+cdef inline void forward_all(const Plan *plan, const Batch *batch, long start, long end, int thread,
+                             int threads) noexcept nogil:
+    """layers[start:end] for the whole batch."""
+    cdef long first_row = thread * plan.block_rows
     while first_row < batch.rows:
-        rows = min(plan.block_rows, batch.rows - first_row)
-        if start == 0:
-            x = batch.input + first_row * plan.inputs * real_bytes
-        else:
-            x = batch.workspace + below.kept + first_row * below.outputs * real_bytes
-            if below.memory == KEEP_PREACTIVATION:
-                output = batch.workspace + plan.output_blocks + thread * plan.output_block
-                below.activation.value(rows, below.outputs, x, below.outputs, output, below.outputs)
-                x = output
-        forward_between(plan, batch, x, start, end, first_row, rows, thread)
+        forward_between(plan, batch, start, end, first_row, min(plan.block_rows, batch.rows - first_row), thread)
         first_row += threads * plan.block_rows
 
 

@@ -16,6 +16,7 @@ cdef struct Plan:
     Layer *layers
     long depth                # n
     long lowest               # the index of the lowest layer that is trained
+    long resume               # the index of the layer after the last checkpoint; 0: there is none
     long inputs, outputs      # d_0, d_n
     long block_rows           # samples that go forward together
     int labels                # targets are class labels
@@ -104,6 +105,7 @@ cdef inline int fill_plan(Plan *plan, const Kernels *kernels, const Map *user_ma
     plan.loss = NULL if description.loss_index is None else &kernels.losses[<int> description.loss_index]
     plan.depth = len(description.layers)
     plan.lowest = description.lowest
+    plan.resume = description.resume
     plan.inputs = description.inputs
     plan.outputs = description.outputs
     plan.block_rows = description.block_rows

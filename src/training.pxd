@@ -6,7 +6,10 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
-from algorithm cimport RUN_LENGTH, Batch, Sink, backward, backward_from_factors, begin_backward, forward, loss_slope_place
+from algorithm cimport (
+    RUN_LENGTH, Batch, Sink, backward, backward_from_factors, begin_backward, forward, forward_to_checkpoints,
+    loss_slope_place,
+)
 from kernels cimport Layer, Optimizer, OptimizerKernel, meet, seconds_now
 from plan cimport Plan
 
@@ -147,6 +150,15 @@ cdef inline void gather(const Training *training, const Batch *batch, long first
         plan.kernels.gather_rows(rows, 1, order, data.weights, <char *> batch.weights + first_row * real_bytes)
 
 
+cdef inline void gather_blocks(const Training *training, const Batch *batch, long first, int thread,
+                               int threads) noexcept nogil:
+    """The whole batch, block by block."""
+    cdef long first_row = thread * training.plan.block_rows
+    while training.data.order != NULL and first_row < batch.rows:
+        gather(training, batch, first, first_row, min(training.plan.block_rows, batch.rows - first_row))
+        first_row += threads * training.plan.block_rows
+
+
 cdef inline void record_outputs(const Training *training, long first, long rows,
                                 const char *output) noexcept nogil:
     """F_n of a block, to the places that its samples have in the data."""
@@ -177,11 +189,15 @@ cdef inline double forward_and_loss(Training *training, Batch *batch, long first
     cdef char *output
     cdef char *slope
     cdef double loss = 0
+    if plan.resume > 0:
+        gather_blocks(training, batch, first, thread, threads)
+        meet(threads)
+        forward_to_checkpoints(plan, batch, thread, threads)
     block = thread
     while block < blocks:
         first_row = block * plan.block_rows
         rows = min(plan.block_rows, batch.rows - first_row)
-        if training.data.order != NULL:
+        if training.data.order != NULL and plan.resume == 0:
             gather(training, batch, first, first_row, rows)
         output = forward(plan, batch, first_row, rows, thread)
         slope = loss_slope_place(plan, batch, first_row)

@@ -274,15 +274,6 @@ def test_unknown_names_come_with_the_known():
     refuses(net, lambda: net.fit(*data(), update="soon"), "immediate", "deferred", "auto")
 
 
-def test_clip_norm_waits_for_the_whole_gradient():
-    net = regression()
-    optimizer = fnn.SGD(0.1, clip_norm=1.0)
-    words = ("clip_norm", "immediate")
-    refuses(net, lambda: net.fit(*data(), optimizer=optimizer, update="immediate"), *words)
-    refuses(net, lambda: net.memory_plan(5, optimizer=optimizer, update="immediate"), *words)
-    net.fit(*data(), optimizer=optimizer, update="auto")
-
-
 @pytest.mark.parametrize(
     ("name", "wrong"), [("optimizer", "adams"), ("update", "x"), ("batch_size", 0)]
 )

@@ -52,6 +52,20 @@ class Bilinear(Layer):
             if not hasattr(map, name):
                 raise TypeError(f"map: expected it to have {name}, got {map!r}")
             as_shape(getattr(map, name), f"map.{name}")
+        names = ["apply", "adjoint_input", "adjoint_weight"]
+        brings_bias = any(
+            getattr(type(map), name) is not getattr(BilinearMap, name) or name in vars(map)
+            for name in ("spread", "gather")
+        )
+        if map.bias_shape is not None or brings_bias:
+            as_shape(map.bias_shape, "map.bias_shape")
+            names += ["spread", "gather"]
+        for name in names:
+            function = getattr(map, name, None)
+            if not callable(function) or getattr(function, "__func__", None) is getattr(
+                BilinearMap, name
+            ):
+                raise TypeError(f"map.{name}: expected a method of its own, got {function!r}")
         self.map = map
         self.activation = as_activation(activation)
         self.bias = as_flag(bias, "bias")
