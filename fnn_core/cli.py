@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fnn_core import Dense, Dropout, Network, NonFiniteLossError, activations, optimizers
+from fnn_core.planning import MEMORY_MODES, UPDATES
 from fnn_core.preparation import fold_scaling, prepare, r2_on_validation
 from fnn_core.tables import MissingExtraError, digits, read_table
 from fnn_core.version import __version__
 
-MEMORY_MODES = ("recompute", "store", "reuse", "auto")
-UPDATES = ("auto", "immediate", "deferred")
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 

@@ -1,4 +1,4 @@
-"""The gradients' factors (Remark 8 ii): delta and input, whose outer products are single samples' gradients."""
+"""The gradients' factors (Remark 8 ii): delta and input, whose products are samples' gradients."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class GradientFactors:
     """The factors of one layer's weight gradients, of every sample; unpacks as ``delta, input``.
 
-    The gradient of sample i is C††(input_i, delta_i): for a dense layer the outer product of the two, which
-    take O(d_k + d_{k−1}) numbers a sample instead of O(d_k d_{k−1}). For a convolution the input stands for
-    its patches.
+    The gradient of sample i is C††(input_i, delta_i): for a dense layer the outer product of the
+    two, which take O(d_k + d_{k−1}) numbers a sample instead of O(d_k d_{k−1}). For a convolution
+    the input stands for its patches.
 
     Attributes
     ----------

@@ -16,17 +16,17 @@ Shape = tuple[int, ...]
 class BilinearMap:
     """A map C(x, w), linear in each of its arguments, with its two adjoints (Section 4).
 
-    Subclass it, giving the three shapes and the three methods; or use `from_tensor` or `from_function`. In the
-    methods `x` and `h` carry a leading sample axis. `fnn_core.testing.check_map` tells whether the
-    methods belong together.
+    Subclass it, giving the three shapes and the three methods; or use `from_tensor` or
+    `from_function`. In the methods `x` and `h` carry a leading sample axis.
+    `fnn_core.testing.check_map` tells whether the methods belong together.
 
     Attributes
     ----------
     input_shape, weight_shape, output_shape : tuple of int
         Of one sample's x, of w, and of one sample's C(x, w).
     bias_shape : tuple of int, optional
-        Of the bias, for a map that brings `spread` and `gather`; by default the bias is one number for each output
-        entry.
+        Of the bias, for a map that brings `spread` and `gather`; by default the bias is one number
+        for each output entry.
 
     Examples
     --------
@@ -103,7 +103,7 @@ class BilinearMap:
                     f"shape (outputs, inputs * weights), got {tensor.shape}"
                 )
             _require_real(tensor.data, "tensor")
-            return _TensorMap(sparse.coo_array(tensor), shape)
+            return _TensorMap(sparse.coo_array(tensor), sizes)
         dense = np.asarray(tensor)
         if dense.ndim != 3 or 0 in dense.shape:
             raise ValueError(f"tensor: expected t[output, input, weight], got shape {dense.shape}")
@@ -122,8 +122,8 @@ class BilinearMap:
     ) -> BilinearMap:
         """A map from C alone: both adjoints by Equation (3), ``T* x = Σ_i ⟨x, T e_i⟩ e_i``.
 
-        `apply` is called once for every unit vector of the weight, on all unit vectors of the input; it is
-        kept as the tensor of those values.
+        `apply` is called once for every unit vector of the weight, on all unit vectors of the
+        input; it is kept as the tensor of those values.
 
         Raises
         ------
@@ -170,6 +170,16 @@ class BilinearMap:
         return _TensorMap(tensor, (outputs, inputs, weights), *shapes)
 
 
+def result_of_map(name: str, result: Any, shape: Shape) -> np.ndarray:
+    """What a method of a map has returned, where it is real and of that shape."""
+    array = np.asarray(result)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"map.{name}: expected real numbers, got dtype {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"map.{name}: expected a result of shape {shape}, got {array.shape}")
+    return array
+
+
 def _require_real(values: np.ndarray, name: str) -> None:
     if values.dtype.kind not in "biuf":
         raise TypeError(f"{name}: expected real numbers, got dtype {values.dtype}")
@@ -178,12 +188,12 @@ def _require_real(values: np.ndarray, name: str) -> None:
 
 
 class _TensorMap(BilinearMap):
-    """The map of a sparse tensor: each product is one sparse matrix times the outer products of the samples."""
+    """The map of a sparse tensor: a product is one sparse matrix times samples' outer products."""
 
     def __init__(
         self,
         tensor: sparse.coo_array,
-        sizes: tuple[int, int, int],
+        sizes: Shape,
         output_shape: Shape | None = None,
         input_shape: Shape | None = None,
         weight_shape: Shape | None = None,
@@ -195,7 +205,9 @@ class _TensorMap(BilinearMap):
         i, w = np.divmod(tensor.col, weights)
         o, data = tensor.row, tensor.data.astype(float)
         # (input * output, weight): what w is multiplied by, for each pair that x and h meet in.
-        self._by_weight = sparse.csr_array((data, (i * outputs + o, w)), shape=(inputs * outputs, weights))
+        self._by_weight = sparse.csr_array(
+            (data, (i * outputs + o, w)), shape=(inputs * outputs, weights)
+        )
         self._sizes = sizes
 
     def _matrix(self, w: np.ndarray) -> np.ndarray:

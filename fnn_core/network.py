@@ -373,10 +373,8 @@ class Network:
         with self.sessions.differentiation(data) as session:
             return session.differentiate(1 / data.total_weight, out.theta), out
 
-    def jvp(
-        self, X: Any, dtheta: Any = None, dX: Any = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """F_n(X), and its derivative along a direction: T, S and R run forward (Propositions 5 and 9).
+    def jvp(self, X: Any, dtheta: Any = None, dX: Any = None) -> tuple[np.ndarray, np.ndarray]:
+        """F_n(X), and its derivative along a direction: T, S, R run forward (Propositions 5, 9).
 
         Parameters
         ----------
@@ -406,7 +404,7 @@ class Network:
         return operators.jvp(self, X, dtheta, dX)
 
     def vjp(self, X: Any, cotangent: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The adjoint of that derivative, applied to a cotangent: S*, R* and T* (Theorems 7 and 10).
+        """The adjoint of that derivative, applied to a cotangent: S*, R*, T* (Theorems 7 and 10).
 
         Parameters
         ----------
@@ -427,7 +425,7 @@ class Network:
         return operators.vjp(self, X, cotangent)
 
     def jacobian(self, X: Any) -> LinearOperator:
-        """dF_n/dθ at X: an operator of shape ``(N * n_outputs, n_parameters)``, rows sample by sample."""
+        """dF_n/dθ at X: an operator ``(N * n_outputs, n_parameters)``, rows sample by sample."""
         return operators.Jacobian(self, X)
 
     def gauss_newton(self, X: Any, y: Any, sample_weight: Any = None) -> LinearOperator:
@@ -443,7 +441,8 @@ class Network:
     def hessian(self, X: Any, y: Any, sample_weight: Any = None) -> LinearOperator:
         """The Hessian of the mean loss: a symmetric operator on θ.
 
-        At a kink, where σ'' does not exist, it is taken as 0: ReLU and its kin are seen as linear on both sides.
+        At a kink, where σ'' does not exist, it is taken as 0: ReLU and its kin are seen as linear
+        on both sides.
 
         Raises
         ------
@@ -453,7 +452,7 @@ class Network:
         return operators.curvature(self, X, y, sample_weight, gauss_newton=False)
 
     def objective(self, X: Any, y: Any, sample_weight: Any = None) -> operators.Objective:
-        """The mean loss as a function of a flat θ: `fun`, `jac` and `hessp` for `scipy.optimize`."""
+        """The mean loss as a function of a flat θ: `fun`, `jac`, `hessp` for `scipy.optimize`."""
         return operators.Objective(self, as_data(self, X, y, sample_weight))
 
     def gradient_factors(self, X: Any, y: Any) -> list[factors.GradientFactors | None]:
@@ -480,8 +479,8 @@ class Network:
     def per_sample_gradient_norms(self, X: Any, y: Any) -> np.ndarray:
         """‖∂ℓ_i/∂θ‖ of each sample, over all trained parameters, shape ``(N,)``.
 
-        From the factors; the gradient of a sample is formed, one at a time, only for layers where that is
-        the shorter way.
+        From the factors; the gradient of a sample is formed, one at a time, only for layers where
+        that is the shorter way.
         """
         return factors.per_sample_gradient_norms(self, X, y)
 

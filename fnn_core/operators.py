@@ -1,4 +1,4 @@
-"""The derivatives of a net as operators (Propositions 5 and 9, Theorems 7 and 10), for SciPy's solvers."""
+"""A net's derivatives as operators (Propositions 5, 9, Theorems 7, 10), for SciPy's solvers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def jvp(net: Network, X: Any, dtheta: Any, dX: Any) -> tuple[np.ndarray, np.ndar
     """`Network.jvp`."""
     inputs = as_inputs(X, net.input_shape, net.dtype)
     if dtheta is None and dX is None:
-        raise ValueError("dtheta, dX: expected a direction in at least one of them, got None in both")
+        raise ValueError(
+            "dtheta, dX: expected a direction in at least one of them, got None in both"
+        )
     direction = None if dtheta is None else _as_theta(net, dtheta, "dtheta")
     along = None if dX is None else as_array(dX, inputs.shape, net.dtype, "dX")
     return _push(net, net.theta, inputs, direction, along)
@@ -93,8 +95,8 @@ class Curvature(LinearOperator):
         loss = net.loss_function
         if isinstance(loss, Loss) and loss.curvature is None:
             raise ValueError(
-                "curvature: second-order products of a loss of your own need its curvature(y, t, v), "
-                "got None"
+                "curvature: second-order products of a loss of your own need its "
+                "curvature(y, t, v), got None"
             )
         super().__init__(net.dtype, (net.n_parameters, net.n_parameters))
 
@@ -121,7 +123,7 @@ class Curvature(LinearOperator):
 
 
 class Objective:
-    """The mean loss as a function of a flat θ, for `scipy.optimize`; the net's own θ stays as it is.
+    """The mean loss as a function of a flat θ, for `scipy.optimize`; the net's own θ stays.
 
     Examples
     --------

@@ -396,11 +396,12 @@ class DPSGD(Optimizer):
     """Differentially private gradient descent (Abadi and others, 2016).
 
     θ ← θ − η (Σ_i clip(g_i) + noise) / B, where clip scales the gradient g_i of each ℓ_i to at most
-    `max_grad_norm`, and the noise is normal with deviation ``noise_multiplier * max_grad_norm``. The clipping
-    scales the factors of g_i (Remark 8 ii): no gradient of a single sample is formed. In `fit` every sample is
-    in a step's batch with probability ``batch_size / N``, and B is `batch_size`, as accountants assume; in `step`
-    B is the rows given. The accounting is left to a library such as dp-accounting, and the noise comes from
-    Philox, which is not made for cryptography.
+    `max_grad_norm`, and the noise is normal with deviation ``noise_multiplier * max_grad_norm``.
+    The clipping scales the factors of g_i (Remark 8 ii): no gradient of a single sample is formed.
+    In `fit` every sample is in a step's batch with probability ``batch_size / N``, and B is
+    `batch_size`, as accountants assume; in `step` B is the rows given. The accounting is left to a
+    library such as dp-accounting, and the noise comes from Philox, which is not made for
+    cryptography.
 
     Parameters
     ----------

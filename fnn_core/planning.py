@@ -330,7 +330,7 @@ def plan_training(
 
 
 def _add_checkpoints(workspace: Workspace, wanted: Pass, layers: list[LayerPlan]) -> None:
-    """Every √n-th layer is kept; those between take turns in the same buffers, and go forward again."""
+    """Every √n-th layer is kept; those between take turns in the same buffers, forward again."""
     length = max(1, round(math.sqrt(len(layers))))
     last = len(layers) - 1
     kept = [k for k in range(len(layers)) if (k + 1) % length == 0 or k == last]
@@ -379,7 +379,9 @@ def _add_scratch(
 ) -> None:
     """What a thread or a task needs for itself; none of it grows with the batch beyond a block."""
     dtype = wanted.dtype
-    workspace.add("scratch", "packed panels, strips", "", (threads, _scratch_entries(wanted)), dtype)
+    workspace.add(
+        "scratch", "packed panels, strips", "", (threads, _scratch_entries(wanted)), dtype
+    )
     recomputed = [layer.memory == "recompute" for layer in layers]
     if any(recomputed):
         widest = max(layer.outputs for layer in layers)
@@ -438,7 +440,7 @@ def plan_inference(wanted: Pass) -> PassPlan:
 
 
 def plan_tangents(wanted: Pass) -> PassPlan:
-    """A pass that carries tangents (Propositions 5 and 9), and its way back for second-order products.
+    """A pass that carries tangents (Propositions 5, 9), and its way back for second-order products.
 
     Each thread takes blocks of samples through all layers in a workspace of its own.
     """
@@ -460,7 +462,9 @@ def plan_tangents(wanted: Pass) -> PassPlan:
     widest = (block_rows, max(max(layer.inputs, layer.outputs) for layer in layers))
     for turn in range(2):
         workspace.add(f"delta {turn}", f"delta, turn {turn}", "T", widest, dtype)
-        workspace.add(f"delta tangent {turn}", f"tangent of delta, turn {turn}", "dT", widest, dtype)
+        workspace.add(
+            f"delta tangent {turn}", f"tangent of delta, turn {turn}", "dT", widest, dtype
+        )
     workspace.add("prediction", "a term of a sum", "", widest, dtype)
     workspace.add("scratch", "packed panel, strip", "", (_scratch_entries(wanted),), dtype)
     flops = 3 * flops_of_sample(wanted.connections)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fnn_core import _engine
-from fnn_core.maps import BilinearMap
+from fnn_core.checks import as_shape
+from fnn_core.maps import BilinearMap, result_of_map
 
 if TYPE_CHECKING:
     from fnn_core.network import Network
@@ -41,6 +43,19 @@ def _require_equal(property_name: str, left: Any, right: Any, size: float) -> No
         )
 
 
+def _require_linear(name: str, function: Callable[..., np.ndarray], one: Any, other: Any) -> None:
+    """``f(2 a + 3 b) = 2 f(a) + 3 f(b)``, which an affine f does not fulfil either."""
+    apart = 2 * function(one) + 3 * function(other)
+    size = float(np.linalg.norm(function(one)) + np.linalg.norm(apart))
+    _require_equal(name, function(2 * one + 3 * other), apart, size)
+
+
+def _require_adjoint(name: str, pairs: tuple[Any, Any], back: tuple[Any, Any]) -> None:
+    """⟨pairs⟩ = ⟨back⟩, relative to the sizes of both pairs."""
+    size = max(float(np.linalg.norm(a) * np.linalg.norm(b)) for a, b in (pairs, back))
+    _require_equal(name, np.vdot(*pairs), np.vdot(*back), size)
+
+
 def check_map(map: BilinearMap, rng: np.random.Generator | None = None) -> None:
     """Check that a map is linear in each argument, and that its adjoints are its adjoints.
 
@@ -54,46 +69,46 @@ def check_map(map: BilinearMap, rng: np.random.Generator | None = None) -> None:
     ------
     AssertionError
         Naming the property that does not hold, and by how much.
+    TypeError, ValueError
+        Where `map` is no map, or a method's result is not of its shape.
     """
+    if not isinstance(map, BilinearMap):
+        raise TypeError(f"map: expected a BilinearMap, got {map!r}")
     rng = np.random.default_rng(0) if rng is None else rng
-
-    def draw(shape: Any, samples: int | None = None) -> np.ndarray:
-        whole = tuple(np.atleast_1d(shape))
-        return rng.standard_normal(whole if samples is None else (samples, *whole))
-
-    def inner(a: Any, b: Any) -> float:
-        return float(np.vdot(np.asarray(a), np.asarray(b)))
-
-    x, other_x = draw(map.input_shape, 3), draw(map.input_shape, 3)
-    w, other_w = draw(map.weight_shape), draw(map.weight_shape)
-    h = draw(map.output_shape, 3)
-    applied = np.asarray(map.apply(x, w))
-    size = float(np.linalg.norm(applied))
-
-    for name, together, apart in (
-        ("linearity in x", map.apply(2 * x - other_x, w), 2 * applied - map.apply(other_x, w)),
-        ("linearity in w", map.apply(x, 2 * w - other_w), 2 * applied - map.apply(x, other_w)),
-    ):
-        _require_equal(name, together, apart, size + float(np.linalg.norm(apart)))
-
-    paired = inner(applied, h)
-    scale = size * float(np.linalg.norm(h))
-    back = map.adjoint_input(h, w)
-    _require_equal("adjoint_input: ⟨C(x, w), h⟩ = ⟨x, C†(h, w)⟩", paired, inner(x, back), scale)
-    to_weight = map.adjoint_weight(x, h)
-    _require_equal(
-        "adjoint_weight: ⟨C(x, w), h⟩ = ⟨w, C††(x, h)⟩", paired, inner(w, to_weight), scale
+    samples = 3
+    input_shape, weight_shape, output_shape = (
+        as_shape(getattr(map, name, None), f"map.{name}")
+        for name in ("input_shape", "weight_shape", "output_shape")
     )
-    if map.bias_shape is not None:
-        b = draw(map.bias_shape)
-        spread = np.asarray(map.spread(b))
-        paired = inner(np.broadcast_to(spread, h.shape), h)
-        scale = float(np.linalg.norm(spread) * np.linalg.norm(h))
-        _require_equal("gather: ⟨ι(b), h⟩ = ⟨b, ι*(h)⟩", paired, inner(b, map.gather(h)), scale)
+
+    def apply(x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        return result_of_map("apply", map.apply(x, w), (samples, *output_shape))
+
+    x, other_x = (rng.standard_normal((samples, *input_shape)) for _ in range(2))
+    w, other_w = (rng.standard_normal(weight_shape) for _ in range(2))
+    h = rng.standard_normal((samples, *output_shape))
+    _require_linear("apply: linear in x", lambda x: apply(x, w), x, other_x)
+    _require_linear("apply: linear in w", lambda w: apply(x, w), w, other_w)
+    back = result_of_map("adjoint_input", map.adjoint_input(h, w), (samples, *input_shape))
+    _require_adjoint("adjoint_input: ⟨C(x, w), h⟩ = ⟨x, C†(h, w)⟩", (apply(x, w), h), (x, back))
+    back = result_of_map("adjoint_weight", map.adjoint_weight(x, h), weight_shape)
+    _require_adjoint("adjoint_weight: ⟨C(x, w), h⟩ = ⟨w, C††(x, h)⟩", (apply(x, w), h), (w, back))
+    if map.bias_shape is None:
+        return
+    bias_shape = as_shape(map.bias_shape, "map.bias_shape")
+
+    def spread(b: np.ndarray) -> np.ndarray:
+        return result_of_map("spread", map.spread(b), output_shape)
+
+    b, other_b = (rng.standard_normal(bias_shape) for _ in range(2))
+    _require_linear("spread: linear in b", spread, b, other_b)
+    back = result_of_map("gather", map.gather(h), bias_shape)
+    spread_b = np.broadcast_to(spread(b), h.shape)
+    _require_adjoint("gather: ⟨ι(b), h⟩ = ⟨b, ι*(h)⟩", (spread_b, h), (b, back))
 
 
 def check_gradient(net: Network, X: Any, y: Any, rng: np.random.Generator | None = None) -> float:
-    """The Taylor test of Definition 1: ``|f(θ + h) − f(θ) − Df(θ) h|`` falls with the square of ``‖h‖``.
+    """The Taylor test of Definition 1: ``|f(θ + h) − f(θ) − Df(θ) h|`` falls with ``‖h‖²``.
 
     Parameters
     ----------
@@ -134,7 +149,7 @@ def check_gradient(net: Network, X: Any, y: Any, rng: np.random.Generator | None
     slope = float(np.polyfit(np.log(steps), np.log(np.maximum(remainders, rounding)), 1)[0])
     if slope < 1.8:
         raise AssertionError(
-            f"the remainder falls with the power {slope:.2f} of the step instead of 2: the gradient "
-            f"is off, or a kink lies within {steps[0]:g} of θ"
+            f"the remainder falls with the power {slope:.2f} of the step instead of 2: the "
+            f"gradient is off, or a kink lies within {steps[0]:g} of θ"
         )
     return slope

@@ -29,7 +29,7 @@ def is_immediate(net: Network, update: str, optimizer: Optimizer) -> bool:
     """Whether each G_k is applied and forgotten (Remark 8 iii)."""
     as_choice(update, "update", UPDATES)
     if isinstance(optimizer, DPSGD) or any(layer.kind == "bilinear" for layer in net.layers):
-        # Noise is added to a whole gradient; and a user's map may raise until the last G_k is known.
+        # Noise is added to a whole gradient; a user's map may raise until the last G_k is known.
         return False
     return update == "immediate" or (update == "auto" and optimizer.clip_norm is None)
 
@@ -193,6 +193,6 @@ def step(
             loss, made = session.step(samples, optimizer.rate(optimizer.steps))
     if not made:
         raise NonFiniteLossError(0, 0, loss)
-    if update == "auto" and sample_weight is None:
+    if update == "auto" and sample_weight is None and not isinstance(optimizer, DPSGD):
         net.sessions.remember_step(optimizer, session)
     return loss

@@ -9,8 +9,9 @@ import numpy as np
 from fnn_core.activations import Activation, as_activation
 from fnn_core.checks import as_flag, as_shape
 from fnn_core.initializers import Initializer, as_initializer
-from fnn_core.layers.base import Connection, Layer, Shape
-from fnn_core.maps import BilinearMap
+from fnn_core.layers.base import Connection, Layer
+from fnn_core.layers.geometry import Shape
+from fnn_core.maps import BilinearMap, result_of_map
 
 
 class Bilinear(Layer):
@@ -21,14 +22,14 @@ class Bilinear(Layer):
     map : BilinearMap
     activation : str or Activation
     bias, trainable, initializer
-        As in `Dense`. The weight has the map's `weight_shape`, the bias its `bias_shape`, or one number for each
-        output entry.
+        As in `Dense`. The weight has the map's `weight_shape`, the bias its `bias_shape`, or one
+        number for each output entry.
 
     Raises
     ------
     TypeError, ValueError
-        Where an argument is not of that kind. What a function of the map raises comes out of the call that it
-        was raised in, with the net unharmed.
+        Where an argument is not of that kind. What a function of the map raises comes out of the
+        call that it was raised in, with the net unharmed.
 
     Notes
     -----
@@ -114,10 +115,7 @@ class Caller:
         self.error: BaseException | None = None
 
     def _checked(self, name: str, result: Any, shape: Shape) -> np.ndarray:
-        array = np.asarray(result)
-        if array.shape != shape:
-            raise ValueError(f"map.{name}: expected a result of shape {shape}, got {array.shape}")
-        return np.ascontiguousarray(array, self._dtype)
+        return np.ascontiguousarray(result_of_map(name, result, shape), self._dtype)
 
     def apply(self, x: np.ndarray, w: np.ndarray, b: np.ndarray | None) -> np.ndarray:
         place = self._connection

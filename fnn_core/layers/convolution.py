@@ -147,7 +147,7 @@ class Conv(_Convolution):
 
 
 class ConvTranspose(_Convolution):
-    """The adjoint C† of a convolution, used forward: its three maps are that one's in another order.
+    """The adjoint C† of a convolution, used forward: its three maps, in another order.
 
     It maps images of n positions to ``(n - 1) * stride + dilation * (kernel_size - 1) + 1`` less
     the padding; ``padding="same"`` gives ``n * stride``.
