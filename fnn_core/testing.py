@@ -37,7 +37,7 @@ def vector_function(name: str, x: np.ndarray) -> np.ndarray:
 
 def _require_equal(property_name: str, left: Any, right: Any, size: float) -> None:
     error = float(np.linalg.norm(np.asarray(left) - np.asarray(right)))
-    if not error <= TOLERANCE * max(size, np.finfo(float).tiny):
+    if not (np.isfinite(size) and error <= TOLERANCE * max(size, np.finfo(float).tiny)):
         raise AssertionError(
             f"{property_name} does not hold: off by {error:.3g}, relative to {size:.3g}"
         )

@@ -217,6 +217,62 @@ def pools(draw, kind, axes):
     )
 
 
+class Stack(NamedTuple):
+    specs: list[Spec]
+    input_shape: tuple[int, ...]
+    n: int
+    mode: str
+    update: str
+    n_threads: int
+    seed: int
+
+
+@st.composite
+def stacks(draw, activations=tuple(nets.ACTIVATIONS)):
+    """One to seven layers of any kind, each on what the last one gives."""
+    axes = draw(st.integers(1, 3))
+    shape = (*(draw(st.integers(1, 6)) for _ in range(axes)), draw(st.integers(1, 5)))
+    input_shape, specs = shape, []
+    units, names = st.integers(1, 9), st.sampled_from(activations)
+    small = st.integers(1, 2)
+    for _ in range(draw(st.integers(1, 7))):
+        flat = len(shape) == 1
+        kinds = ["Dense", "Dense", "Flatten", "Dropout"] if flat else [
+            "Conv", "Conv", "ConvTranspose", "MaxPool", "AvgPool", "Dropout", "Flatten",
+            "GlobalAvgPool",
+        ]  # fmt: skip
+        kind = draw(st.sampled_from(kinds))
+        options = {}
+        if kind == "Dense":
+            args = (draw(units), draw(names))
+        elif kind in ("Conv", "ConvTranspose"):
+            args = (draw(units), draw(st.integers(1, 3)), draw(names))
+            options = {"stride": draw(small), "padding": "same", "dilation": draw(small)}
+            if max(shape[:-1]) > 8:
+                options["stride"] = 1 if kind == "ConvTranspose" else 2
+        elif kind in ("MaxPool", "AvgPool"):
+            args = (tuple(draw(st.integers(1, min(n, 3))) for n in shape[:-1]), draw(small))
+        else:
+            args = (0.0,) if kind == "Dropout" else ()
+        if kind in ("Dense", "Conv", "ConvTranspose"):
+            options |= {"bias": draw(st.booleans()), "trainable": draw(st.integers(0, 5)) > 0}
+        specs.append(Spec(kind, args, options))
+        layer = reference_maps.BUILD[kind](shape, *args, **options)
+        shape = layer.preactivation(np.zeros((1, *shape))).shape[1:]
+    mode = draw(st.sampled_from(MODES))
+    if mode == "reuse" and any(a in nets.NOT_REUSABLE for spec in specs for a in spec.args):
+        mode = "auto"
+    return Stack(
+        specs,
+        input_shape,
+        draw(st.sampled_from([1, 2, 5, 17, 70])),
+        mode,
+        draw(st.sampled_from(["deferred", "immediate"])),
+        draw(st.integers(1, 3)),
+        draw(st.integers(0, 2**16)),
+    )
+
+
 # --- nets that many tests share -------------------------------------------------------------------
 
 #: One of each kind of layer, in 1, 2 and 3 axes.

@@ -35,10 +35,10 @@ typedef struct {
 
 /* The samples and the input features that one call of a map works on. */
 typedef struct {
-    long rows;        /* samples */
-    long first_row;   /* the first one's place in the batch */
-    long first;       /* the first input feature of the panel */
-    long count;       /* input features of the panel */
+    long rows;      /* samples */
+    long first_row; /* the first one's place in the batch */
+    long first;     /* the first input feature of the panel */
+    long count;     /* input features of the panel */
     const Draw *draw;
     int without_bias; /* `apply` leaves iota(b) out */
     void *scratch;    /* belongs to the calling thread: the panel of a product, then what the map asked for */
@@ -58,16 +58,15 @@ typedef struct {
     void (*adjoint_weight)(const Layer *layer, const Block *block, const void *x, long x_row,
                            const void *delta, int accumulate, void *gradient);
     /* g <- [g +] iota*(delta) */
-    void (*gather)(const Layer *layer, const Block *block, const void *delta, int accumulate,
-                   void *gradient);
-    /* squares[i] <- squares[i] + |G|^2 + |g|^2 of sample i alone; x as in adjoint_weight, of all features. NULL:
-     * there is no shorter way than to form them */
+    void (*gather)(const Layer *layer, const Block *block, const void *delta, int accumulate, void *gradient);
+    /* squares[i] <- squares[i] + |G|^2 + |g|^2 of sample i alone; x as in adjoint_weight, of all features.
+     * NULL: there is no shorter way than to form them */
     void (*add_squares)(const Layer *layer, const Block *block, const void *x, long x_row, const void *delta,
                         double *squares);
     /* a (rows, O) <- the derivative of `apply` in x, along `direction` (rows, I), without bias; NULL where
      * that is `apply` itself */
-    void (*tangent)(const Layer *layer, const Block *block, const void *x, long x_row,
-                    const void *direction, void *a);
+    void (*tangent)(const Layer *layer, const Block *block, const void *x, long x_row, const void *direction,
+                    void *a);
 } Map;
 
 /* sigma_k on (rows, columns) blocks. `reusable`: sigma' follows from sigma (Remark 8 (i)), and is then
@@ -78,8 +77,8 @@ typedef struct {
     /* F <- sigma(a) */
     void (*value)(long rows, long columns, const void *a, long a_row, void *output, long output_row);
     /* F <- sigma(a), D <- sigma'(a) */
-    void (*value_and_slope)(long rows, long columns, const void *a, long a_row, void *output,
-                            long output_row, void *slope, long slope_row);
+    void (*value_and_slope)(long rows, long columns, const void *a, long a_row, void *output, long output_row,
+                            void *slope, long slope_row);
     /* T <- u . sigma', from kept = F where reusable, else from kept = a */
     void (*pull_back)(long rows, long columns, const void *kept, long kept_row, const void *u, long u_row,
                       void *delta, long delta_row);
@@ -132,26 +131,26 @@ struct Layer {
     long weight, weight_count; /* the first entry in theta, and their number */
     long bias, bias_count;
     int trainable;
-    int memory;                /* enum Memory */
+    int memory; /* enum Memory */
     int index;
-    int restart;               /* the layer to go forward again from before this one goes backward, or -1 */
-    long panel, panels;        /* input features of a backward task, and the number of tasks */
-    size_t kept;               /* byte offset in the workspace of a_k or F_k, (N, O) */
-    size_t signal;             /* of delta_k, which replaces D_k, F_k or a_k, by memory mode */
+    int restart;        /* the layer to go forward again from before this one goes backward, or -1 */
+    long panel, panels; /* input features of a backward task, and the number of tasks */
+    size_t kept;        /* byte offset in the workspace of a_k or F_k, (N, O) */
+    size_t signal;      /* of delta_k, which replaces D_k, F_k or a_k, by memory mode */
     /* Of a pass with tangents, which keeps apart what the others share: F_k, da_k and dF_k. */
     size_t output, kept_tangent, output_tangent;
-    double rate;               /* of dropout */
+    double rate; /* of dropout */
     Geometry geometry;
-    long chunks;               /* runs of samples whose parts of G_k are summed apart, then in order */
-    long backward_rows;        /* samples that go backward together */
-    void *user;                /* of a user's map: the Python object behind it */
+    long chunks;        /* runs of samples whose parts of G_k are summed apart, then in order */
+    long backward_rows; /* samples that go backward together */
+    void *user;         /* of a user's map: the Python object behind it */
 };
 
 struct Kernels {
     const char *isa;
     size_t real_bytes;
-    long feature_panel;        /* input features that fill the native product's tiles */
-    size_t panel_bytes;        /* scratch that a product asks for */
+    long feature_panel; /* input features that fill the native product's tiles */
+    size_t panel_bytes; /* scratch that a product asks for */
     Product *native, *blas;
     const Map *const *maps; /* ends with NULL */
     const Activation *activations;

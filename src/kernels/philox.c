@@ -26,7 +26,8 @@ long poisson_sample(uint64_t seed, uint64_t step, long count, double probability
     const double unit = 1.0 / 18446744073709551616.0;
     long picked = 0;
     for (long i = 0; i < count; i++) {
-        uint32_t words[PHILOX_WORDS] = {(uint32_t)i, (uint32_t)(i >> 32), (uint32_t)step, (uint32_t)(step >> 32)};
+        uint32_t words[PHILOX_WORDS] = {
+            (uint32_t)i, (uint32_t)(i >> 32), (uint32_t)step, (uint32_t)(step >> 32)};
         philox(seed, words);
         const double draw = (double)((uint64_t)words[0] << 32 | words[1]) * unit;
         if (draw < probability) chosen[picked++] = i;

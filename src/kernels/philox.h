@@ -32,8 +32,8 @@ static inline void philox(uint64_t key, uint32_t counter[PHILOX_WORDS])
 /* order[0..count) <- a permutation of 0..count-1, by Fisher and Yates; a function of (seed, epoch). */
 void shuffle(uint64_t seed, uint64_t epoch, long count, int64_t *order);
 
-/* chosen[0..m) <- those of 0..count-1 that a coin of that probability picks, in order; returns m. A function of
- * (seed, step). */
+/* chosen[0..m) <- those of 0..count-1 that a coin of that probability picks, in order; returns m. A function
+ * of (seed, step). */
 long poisson_sample(uint64_t seed, uint64_t step, long count, double probability, int64_t *chosen);
 
 #endif
