@@ -19,8 +19,8 @@ from algorithm cimport RUN_LENGTH, Batch, loss_slope_place
 from factors cimport collect_factors, train_privately
 from inference cimport Inference, infer
 from kernels cimport (
-    HAS_OPENMP, Activation, Block, Geometry, Kernels, Layer, Loss, Map, Optimizer, OptimizerKernel,
-    allocate, allocation_bytes, allocation_calls, choose_isa, compiled_isas, kernels_in_use, may_use_threads,
+    HAS_OPENMP, Activation, Block, Geometry, Kernels, Layer, Loss, Map, MeetingPoint, Optimizer, OptimizerKernel,
+    allocate, allocation_bytes, allocation_calls, choose_isa, compiled_isas, join_team, kernels_in_use, may_use_threads,
     release, set_blas, shuffle, team_size, watch_forks,
 )
 from plan cimport Plan, fill_geometry, fill_plan

@@ -133,6 +133,11 @@ cdef extern from "kernels/memory.h" nogil:
 
 cdef extern from "kernels/team.h" nogil:
     int HAS_OPENMP
+
+    ctypedef struct MeetingPoint:
+        int arrived, generation, sleeping
+
+    void join_team(MeetingPoint *point)
     void meet(int threads)
     void watch_forks()
     int may_use_threads()

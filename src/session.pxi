@@ -282,6 +282,8 @@ cdef class Session:
         cdef Training *training = &self.training
         cdef int threads = team_threads(training.plan.threads)
         cdef char *into = <char *> cnp.PyArray_DATA(gradient)
+        cdef MeetingPoint point
+        point.arrived = point.generation = point.sleeping = 0
         _require(gradient, self.compiled.description.dtype, self.compiled.description.n_parameters, "out",
                  writeable=True)
         training.scale = scale
@@ -289,6 +291,7 @@ cdef class Session:
         with nogil:
             if threads > 1:
                 with parallel(num_threads=threads):
+                    join_team(&point)
                     differentiate(training, into, threadid(), team_size())
             else:
                 differentiate(training, into, 0, 1)
@@ -305,6 +308,8 @@ cdef class Session:
         cdef char **deltas_into = NULL
         cdef char **inputs_into = NULL
         cdef long k
+        cdef MeetingPoint point
+        point.arrived = point.generation = point.sleeping = 0
         if norms is not None:
             _require(norms, np.dtype(np.float64), training.data.samples, "norms", writeable=True)
             norms_into = <double *> cnp.PyArray_DATA(<cnp.ndarray> norms)
@@ -324,6 +329,7 @@ cdef class Session:
             with nogil:
                 if threads > 1:
                     with parallel(num_threads=threads):
+                        join_team(&point)
                         collect_factors(training, norms_into, deltas_into, inputs_into, threadid(), team_size())
                 else:
                     collect_factors(training, norms_into, deltas_into, inputs_into, 0, 1)
@@ -352,8 +358,11 @@ cdef class Session:
 
 cdef void run_team(Training *training, int threads) noexcept nogil:
     """The training loop on a team of threads."""
+    cdef MeetingPoint point
+    point.arrived = point.generation = point.sleeping = 0
     if threads > 1:
         with parallel(num_threads=threads):
+            join_team(&point)
             train(training, threadid(), team_size())
     else:
         train(training, 0, 1)
@@ -362,8 +371,11 @@ cdef void run_team(Training *training, int threads) noexcept nogil:
 cdef void run_private_team(Training *training, int64_t *chosen, int threads) noexcept nogil:
     """The private training loop on a team of threads."""
     cdef long samples = training.data.samples
+    cdef MeetingPoint point
+    point.arrived = point.generation = point.sleeping = 0
     if threads > 1:
         with parallel(num_threads=threads):
+            join_team(&point)
             train_privately(training, chosen, threadid(), team_size())
     else:
         train_privately(training, chosen, 0, 1)
