@@ -1,10 +1,11 @@
-"""Norms of single samples' gradients (Remark 8 ii): their time and memory beside those of an ordinary step.
+"""Norms of single samples' gradients (Remark 8 ii): time and memory beside an ordinary step's.
 
 The bytes are what the engine allocated for the call, under ``extra_info`` and printed with ``-s``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_norms(
 
     private = fnn.DPSGD(1e-4, noise_multiplier=1.0, max_grad_norm=1.0, seed=0)
     fresh = net_of(request, threads)
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "step": lambda: fresh.step(features, target, "adam"),
         "per_sample_gradient_norms": lambda: fresh.per_sample_gradient_norms(features, target),
         "private_step": lambda: fresh.step(features, target, private),

@@ -22,6 +22,7 @@ from fnn_core import (
 )
 from fnn_core.activations import Activation
 from fnn_core.callbacks import EarlyStopping, History
+from fnn_core.derivatives import Gradients
 from fnn_core.errors import NonFiniteLossError
 from fnn_core.factors import GradientFactors
 from fnn_core.layers import (
@@ -37,10 +38,11 @@ from fnn_core.layers import (
 )
 from fnn_core.losses import Loss
 from fnn_core.maps import BilinearMap
-from fnn_core.network import Gradients, Network
-from fnn_core.optimizers import DPSGD, SGD, Adagrad, Adam, AdamW, RMSprop
+from fnn_core.network import Network
+from fnn_core.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop
 from fnn_core.parallelism import available_threads
 from fnn_core.plan import MemoryPlan
+from fnn_core.privacy import DPSGD
 from fnn_core.storage import load
 from fnn_core.version import __version__
 

@@ -7,7 +7,7 @@ from typing import Any, TypedDict, type_check_only
 import numpy as np
 
 from fnn_core.layers.geometry import Geometry
-from fnn_core.planning import PassPlan
+from fnn_core.plan import PassPlan
 
 @type_check_only
 class Sizes(TypedDict):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fnn_core.data import Data, as_data
+from fnn_core.data import as_data
 
 if TYPE_CHECKING:
     from fnn_core.layers import Connection
@@ -109,10 +109,3 @@ def per_sample_gradient_norms(net: Network, X: Any, y: Any) -> np.ndarray:
     with net.sessions.factorization(data) as session:
         session.factors(norms, [], [])
     return norms.astype(net.dtype, copy=False)
-
-
-def without_weights(data: Data) -> Data:
-    """Private steps weigh every sample alike: their privacy is accounted for so."""
-    if data.weights is not None:
-        raise ValueError("sample_weight: expected None with DPSGD, which weighs all samples alike")
-    return data

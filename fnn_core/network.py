@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator
 
-from fnn_core import _engine, factors, operators, storage, training
+from fnn_core import _engine, storage, training
 from fnn_core.callbacks import History
 from fnn_core.checks import (
     LARGEST_SIZE,
@@ -21,6 +20,7 @@ from fnn_core.checks import (
     as_shape,
 )
 from fnn_core.data import as_data
+from fnn_core.derivatives import Differentiable
 from fnn_core.layers import Connection, Layer
 from fnn_core.losses import Loss, as_loss
 from fnn_core.optimizers import Optimizer, as_optimizer
@@ -32,23 +32,7 @@ from fnn_core.sessions import Sessions
 DTYPES = ("float32", "float64")
 
 
-class Gradients:
-    """The gradient of a loss: `theta`, laid out as the net's, and views of it for each layer.
-
-    Attributes
-    ----------
-    theta : numpy.ndarray, shape (n_parameters,)
-    weights, biases : list of numpy.ndarray or None
-        G_k and g_k in the shapes of the net's weights and biases; None where a layer has none.
-    """
-
-    def __init__(self, connections: Sequence[Connection], theta: np.ndarray) -> None:
-        self.theta = theta
-        self.weights = [connection.weight_view(theta) for connection in connections]
-        self.biases = [connection.bias_view(theta) for connection in connections]
-
-
-class Network:
+class Network(Differentiable):
     """A feedforward network F_n(x) = f_n(… f_1(x)), f_k = σ_k(C_k(·, W_k) + ι_k(b_k)) (Section 4).
 
     Parameters
@@ -328,161 +312,6 @@ class Network:
         mean = forward.mean_loss()
         assert mean is not None
         return mean
-
-    def gradients(
-        self, X: Any, y: Any, sample_weight: Any = None, *, out: Gradients | None = None
-    ) -> tuple[float, Gradients]:
-        """The loss and its gradient with respect to all W_k and b_k (Theorems 7 and 10).
-
-        Memory does not grow with N: the gradient is accumulated over blocks of samples.
-
-        Parameters
-        ----------
-        X, y, sample_weight
-            As in `fit`.
-        out : Gradients, optional
-            An earlier result, whose memory is used again.
-
-        Returns
-        -------
-        loss : float
-        gradients : Gradients
-            Zero for layers with ``trainable=False``.
-
-        Examples
-        --------
-        >>> import numpy as np, fnn_core as fnn
-        >>> net = fnn.Network([fnn.Dense(1, bias=False)], input_shape=2, dtype="float64")
-        >>> net.weights[0][...] = [[1.0, 2.0]]
-        >>> loss, gradients = net.gradients([[3.0, 4.0]], [10.0])   # (11 - 10)², 2 (11 - 10) (3, 4)
-        >>> loss, gradients.weights[0]
-        (1.0, array([[6., 8.]]))
-        """
-        data = as_data(self, X, y, sample_weight)
-        if out is None:
-            out = Gradients(self.connections, np.zeros(self.n_parameters, self.dtype))
-        elif not isinstance(out, Gradients):
-            raise TypeError(f"out: expected what an earlier call returned, got {out!r}")
-        elif out.theta.shape != self.theta.shape or out.theta.dtype != self.dtype:
-            raise ValueError(
-                f"out: expected gradients of {self.n_parameters} {self.dtype} parameters, "
-                f"got {out.theta.size} of {out.theta.dtype}"
-            )
-        if not all(layer.trainable for layer in self.layers):
-            out.theta[...] = 0
-        with self.sessions.differentiation(data) as session:
-            return session.differentiate(1 / data.total_weight, out.theta), out
-
-    def jvp(self, X: Any, dtheta: Any = None, dX: Any = None) -> tuple[np.ndarray, np.ndarray]:
-        """F_n(X), and its derivative along a direction: T, S, R run forward (Propositions 5, 9).
-
-        Parameters
-        ----------
-        X : array_like, shape (N, *input_shape)
-        dtheta : array_like, shape (n_parameters,), optional
-            The direction in θ; layers with ``trainable=False`` do not move.
-        dX : array_like, shape (N, *input_shape), optional
-            The direction in X.
-
-        Returns
-        -------
-        F, dF : numpy.ndarray, shape (N, *output_shape)
-
-        Raises
-        ------
-        TypeError, ValueError
-            Where an argument is not as above.
-
-        Examples
-        --------
-        >>> import numpy as np, fnn_core as fnn
-        >>> net = fnn.Network([fnn.Dense(1, bias=False)], input_shape=2, dtype="float64")
-        >>> net.weights[0][...] = [[1.0, 2.0]]
-        >>> net.jvp([[3.0, 4.0]], dtheta=[1.0, 0.0], dX=[[0.0, 1.0]])   # 1 * 3 + 2 * 1
-        (array([[11.]]), array([[5.]]))
-        """
-        return operators.jvp(self, X, dtheta, dX)
-
-    def vjp(self, X: Any, cotangent: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The adjoint of that derivative, applied to a cotangent: S*, R*, T* (Theorems 7 and 10).
-
-        Parameters
-        ----------
-        X : array_like, shape (N, *input_shape)
-        cotangent : array_like, shape (N, *output_shape)
-            What takes the place of L; nothing is divided by N.
-
-        Returns
-        -------
-        dtheta : numpy.ndarray, shape (n_parameters,)
-        dX : numpy.ndarray, shape (N, *input_shape)
-
-        Raises
-        ------
-        TypeError, ValueError
-            Where an argument is not as above.
-        """
-        return operators.vjp(self, X, cotangent)
-
-    def jacobian(self, X: Any) -> LinearOperator:
-        """dF_n/dθ at X: an operator ``(N * n_outputs, n_parameters)``, rows sample by sample."""
-        return operators.Jacobian(self, X)
-
-    def gauss_newton(self, X: Any, y: Any, sample_weight: Any = None) -> LinearOperator:
-        """Jᵀ ℓ'' J of the mean loss: a symmetric operator on θ.
-
-        Raises
-        ------
-        ValueError
-            Also where the loss is your own and has no `curvature`.
-        """
-        return operators.curvature(self, X, y, sample_weight, gauss_newton=True)
-
-    def hessian(self, X: Any, y: Any, sample_weight: Any = None) -> LinearOperator:
-        """The Hessian of the mean loss: a symmetric operator on θ.
-
-        At a kink, where σ'' does not exist, it is taken as 0: ReLU and its kin are seen as linear
-        on both sides.
-
-        Raises
-        ------
-        ValueError
-            Also where the loss is your own and has no `curvature`.
-        """
-        return operators.curvature(self, X, y, sample_weight, gauss_newton=False)
-
-    def objective(self, X: Any, y: Any, sample_weight: Any = None) -> operators.Objective:
-        """The mean loss as a function of a flat θ: `fun`, `jac`, `hessp` for `scipy.optimize`."""
-        return operators.Objective(self, as_data(self, X, y, sample_weight))
-
-    def gradient_factors(self, X: Any, y: Any) -> list[factors.GradientFactors | None]:
-        """The factors of every sample's gradient (Remark 8 ii), one entry a layer.
-
-        Returns
-        -------
-        list of GradientFactors or None
-            None where a layer has no weight.
-
-        Examples
-        --------
-        >>> import numpy as np, fnn_core as fnn
-        >>> net = fnn.Network([fnn.Dense(3)], input_shape=2, dtype="float64")
-        >>> X, y = np.ones((5, 2)), np.zeros((5, 3))
-        >>> delta, inputs = net.gradient_factors(X, y)[0]
-        >>> delta.shape, inputs.shape
-        ((5, 3), (5, 2))
-        >>> bool(np.allclose(delta.T @ inputs / 5, net.gradients(X, y)[1].weights[0]))
-        True
-        """
-        return factors.gradient_factors(self, X, y)
-
-    def per_sample_gradient_norms(self, X: Any, y: Any) -> np.ndarray:
-        """‖∂ℓ_i/∂θ‖ of each sample, over all trained parameters, shape ``(N,)``.
-
-        From the factors; the gradient of a sample is formed, one at a time, only for layers where
-        that is the shorter way.
-        """
-        return factors.per_sample_gradient_norms(self, X, y)
 
     def memory_plan(
         self, batch_size: int = 32, optimizer: str | Optimizer = "adam", update: str = "auto"

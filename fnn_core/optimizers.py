@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from fnn_core import _engine
-from fnn_core.checks import as_flag, as_number, as_seed
+from fnn_core.checks import as_flag, as_number
 
 Rate = float | Callable[[int], float]
 
@@ -27,10 +27,6 @@ def _share(value: Any, name: str) -> float:
 
 def _rate(value: Any, name: str) -> Rate:
     return value if callable(value) else _non_negative(value, name)
-
-
-def _positive(value: Any, name: str) -> float:
-    return as_number(value, name, above=0.0)
 
 
 def _norm(value: Any, name: str) -> float | None:
@@ -390,59 +386,6 @@ class Adagrad(Optimizer):
     @property
     def state_slots(self) -> tuple[bool, ...]:
         return (True,)
-
-
-class DPSGD(Optimizer):
-    """Differentially private gradient descent (Abadi and others, 2016).
-
-    θ ← θ − η (Σ_i clip(g_i) + noise) / B, where clip scales the gradient g_i of each ℓ_i to at most
-    `max_grad_norm`, and the noise is normal with deviation ``noise_multiplier * max_grad_norm``.
-    The clipping scales the factors of g_i (Remark 8 ii): no gradient of a single sample is formed.
-    In `fit` every sample is in a step's batch with probability ``batch_size / N``, and B is
-    `batch_size`, as accountants assume; in `step` B is the rows given. The accounting is left to a
-    library such as dp-accounting, and the noise comes from Philox, which is not made for
-    cryptography.
-
-    Parameters
-    ----------
-    lr : float or callable
-    noise_multiplier : float
-    max_grad_norm : float
-    seed : int or None
-        Of the noise; None: a random one.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Where a setting is out of its range.
-    """
-
-    name = "sgd"
-    checks: ClassVar = Optimizer.checks | {
-        "noise_multiplier": Setting(_non_negative, None),
-        "max_grad_norm": Setting(_positive, None),
-    }
-    noise_multiplier: float
-    max_grad_norm: float
-
-    def __init__(
-        self, lr: Rate, noise_multiplier: float, max_grad_norm: float, seed: int | None = None
-    ) -> None:
-        super().__init__(lr, None)
-        self.noise_multiplier = noise_multiplier
-        self.max_grad_norm = max_grad_norm
-        self.seed = as_seed(seed)
-        #: What the engine draws the noise from.
-        self.noise_seed = int(self.seed.generate_state(1, np.uint64)[0])
-
-    def settings(self) -> dict[str, Any]:
-        settings = super().settings()
-        del settings["clip_norm"]
-        return settings | {"seed": self.seed.entropy}
-
-    @property
-    def state_slots(self) -> tuple[bool, ...]:
-        return ()
 
 
 REGISTRY: dict[str, type[Optimizer]] = {

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from fnn_core.layers import Connection
+from fnn_core.layers.geometry import Geometry
 
 ALIGNMENT = 64
 
@@ -121,3 +125,87 @@ class Workspace:
         if not self.padding:
             return self.buffers
         return [*self.buffers, Buffer("alignment", "", (self.padding,), np.dtype(np.uint8))]
+
+
+@dataclass
+class LayerPlan:
+    """A layer as src/plan.pxd reads it."""
+
+    kind: str
+    activation_index: int
+    inputs: int
+    outputs: int
+    offset: int
+    weight_count: int
+    bias_count: int
+    trainable: bool
+    memory: str
+    rate: float
+    geometry: Geometry | None
+    gemm: str = "native"
+    panel: int = 0
+    panels: int = 1
+    chunks: int = 1
+    backward_rows: int = 1
+    kept: int = 0
+    signal: int = 0
+    restart: int = -1
+    user: object = None
+    output: int = 0
+    kept_tangent: int = 0
+    output_tangent: int = 0
+
+    @property
+    def n_parameters(self) -> int:
+        return self.weight_count + self.bias_count
+
+    @property
+    def tasks(self) -> int:
+        """What the threads share out of the layer's way back."""
+        return self.panels * self.chunks
+
+
+@dataclass
+class PassPlan:
+    """A pass as src/plan.pxd reads it."""
+
+    dtype: np.dtype
+    rows: int
+    layers: list[LayerPlan]
+    inputs: int
+    outputs: int
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    any_target: bool
+    n_parameters: int
+    loss_index: int | None
+    labels: bool
+    lowest: int
+    resume: int
+    block_rows: int
+    threads: int
+    flops: int
+    offsets: dict[str, int]
+    buffers: list[Buffer]
+    scratch_bytes: int
+    keeps_factors: bool
+    sample_gradient_bytes: int
+    output_block_bytes: int
+    bytes_of_one_workspace: int
+    workspace_bytes: int
+    serial_flops: int
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a pass is planned for."""
+
+    connections: Sequence[Connection]
+    dtype: np.dtype
+    rows: int
+    threads: int
+    loss_index: int | None
+    labels: bool
+    any_target: bool
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]

@@ -14,11 +14,11 @@ from fnn_core.callbacks import History
 from fnn_core.checks import as_choice, as_flag, as_positive_int, as_sequence
 from fnn_core.data import Data, as_batch_size, as_data, steps_of
 from fnn_core.errors import NonFiniteLossError
-from fnn_core.factors import without_weights
 from fnn_core.losses import Loss
 from fnn_core.metrics import Metric, as_metrics
-from fnn_core.optimizers import DPSGD, Optimizer
+from fnn_core.optimizers import Optimizer
 from fnn_core.planning import UPDATES
+from fnn_core.privacy import DPSGD, without_weights
 from fnn_core.progress import EpochBar
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from algorithm cimport RUN_LENGTH, Batch, Sink, backward, backward_from_factors
+from algorithm cimport Batch, Sink, backward, backward_from_factors
 from kernels cimport Block, Layer, meet, poisson_sample, seconds_now
 from plan cimport Plan
 from training cimport (
     INTERRUPTED, LOSS_NOT_FINITE, USER_RAISED, WAKE_MILLISECONDS, Outcome, Training, describe_batch,
-    forward_and_loss,
+    forward_and_loss, update_all,
 )
 
 
@@ -115,36 +115,12 @@ cdef inline void clip_samples(const Plan *plan, const Batch *batch, double most,
     meet(threads)
 
 
-cdef inline void update_with_noise(const Training *training, char *gradient, uint64_t number, int thread,
-                                   int threads) noexcept nogil:
-    """θ ← θ − η (G + noise)."""
-    cdef const Plan *plan = training.plan
-    cdef double deviation = training.noise_multiplier * training.max_grad_norm / training.expected_rows
-    cdef const Layer *layer
-    cdef long k, first, length, offset, count, run = 0
-    for k in range(plan.depth):
-        layer = &plan.layers[k]
-        length = layer.weight_count + layer.bias_count if layer.trainable else 0
-        first = 0
-        while first < length:
-            if run % threads == thread:
-                count = min(<long> RUN_LENGTH, length - first)
-                offset = layer.weight + first
-                if deviation > 0:
-                    plan.kernels.add_noise(offset, count, deviation, training.noise_seed, number,
-                                           gradient + offset * plan.kernels.real_bytes)
-                training.update.update(training.optimizer, offset, count, training.theta,
-                                       gradient + offset * plan.kernels.real_bytes)
-            run += 1
-            first += RUN_LENGTH
-    meet(threads)
-
-
 cdef inline void train_privately(Training *training, int64_t *chosen, int thread, int threads) noexcept nogil:
     """DP-SGD. `chosen` has room for all samples: each step draws its batch, every sample with the same
     probability; NULL: the step's batch is the data as it lies. The sum is divided by the expected batch."""
     cdef const Plan *plan = training.plan
     cdef char *gradient = training.workspace + plan.gradient
+    cdef double deviation = training.noise_multiplier * training.max_grad_norm / training.expected_rows
     cdef long total = training.data.samples, first, step
     cdef uint64_t number
     cdef double loss, last_wake = seconds_now()
@@ -196,7 +172,7 @@ cdef inline void train_privately(Training *training, int64_t *chosen, int thread
             training.optimizer.step -= 1
             training.outcome = USER_RAISED
             return
-        update_with_noise(training, gradient, number, thread, threads)
+        update_all(training, gradient, deviation, number, thread, threads)
         if thread == 0:
             training.weight_sum += training.data.samples
             training.steps_done += 1

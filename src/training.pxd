@@ -253,8 +253,10 @@ cdef inline double norm_of_gradient(const Training *training, const char *gradie
     return sqrt(total)
 
 
-cdef inline void update_all(const Training *training, char *gradient, int thread, int threads) noexcept nogil:
-    """θ ← θ − η G, once the whole of G is known; with `clip_norm`, of G scaled down to that norm."""
+cdef inline void update_all(const Training *training, char *gradient, double deviation, uint64_t number,
+                            int thread, int threads) noexcept nogil:
+    """θ ← θ − η G, once the whole of G is known; with `clip_norm`, of G scaled down to that norm; with a
+    `deviation`, of G and normal noise that the step's number draws."""
     cdef const Plan *plan = training.plan
     cdef const Layer *layer
     cdef long k, first, length, count, offset, run = 0
@@ -272,6 +274,9 @@ cdef inline void update_all(const Training *training, char *gradient, int thread
                 offset = layer.weight + first
                 if factor < 1:
                     plan.kernels.scale(count, factor, gradient + offset * plan.kernels.real_bytes)
+                if deviation > 0:
+                    plan.kernels.add_noise(offset, count, deviation, training.noise_seed, number,
+                                           gradient + offset * plan.kernels.real_bytes)
                 training.update.update(training.optimizer, offset, count, training.theta,
                                        gradient + offset * plan.kernels.real_bytes)
             run += 1
@@ -341,7 +346,7 @@ cdef inline void train(Training *training, int thread, int threads) noexcept nog
                 optimizer.step -= 1
                 training.outcome = USER_RAISED
                 return
-            update_all(training, sink.gradient, thread, threads)
+            update_all(training, sink.gradient, 0, 0, thread, threads)
         if thread == 0:
             training.loss_sum += loss / batch.scale
             training.weight_sum += 1 / batch.scale

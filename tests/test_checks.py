@@ -41,7 +41,7 @@ def finds(chosen, *words):
         message = str(caught.value)
         for word in words:
             assert word in message, f"{word!r} is not in: {message}"
-        assert re.search(r"\d", message), "it says by how much"
+        assert re.search(r"\d|inf|nan", message), "it says by how much"
 
 
 def test_a_right_map_passes():
@@ -90,6 +90,17 @@ def test_a_map_that_is_not_linear_is_found():
         (lambda self, x, w: w[0] * x + 1e-6 * x * x, "x"),
     ):
         finds(type("Wrong", (Ring,), {"apply": apply})(), "linear", f"in {argument}")
+
+
+@pytest.mark.parametrize(
+    "apply", [lambda x, w: x * x * w, lambda x, w: x * w + 1, lambda x, w: x * np.abs(w)]
+)
+def test_a_function_that_is_not_bilinear_is_found(apply):
+    """When the map is made, or at the latest here; its values at unit vectors do not show it."""
+    with pytest.raises((ValueError, AssertionError), match="linear"):
+        check_map(
+            fnn.BilinearMap.from_function(apply, input_shape=3, weight_shape=3, output_shape=3)
+        )
 
 
 def test_a_bias_map_that_is_not_linear_is_found():
