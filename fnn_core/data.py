@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,13 @@ class Data:
     @property
     def count(self) -> int:
         return len(self.inputs)
+
+    def copy(self) -> Data:
+        """The same, for whoever keeps them: the arrays may be the caller's own."""
+        weights = None if self.weights is None else self.weights.copy()
+        return replace(
+            self, inputs=self.inputs.copy(), targets=self.targets.copy(), weights=weights
+        )
 
     @property
     def total_weight(self) -> float:

@@ -115,6 +115,8 @@ class Loss:
     @staticmethod
     def _checked(name: str, result: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         array = np.asarray(result)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"{name}(y, t) of the loss: expected real numbers, got {array.dtype}")
         if array.shape != shape:
             raise ValueError(f"{name}(y, t) of the loss: expected shape {shape}, got {array.shape}")
         return np.ascontiguousarray(array, dtype)

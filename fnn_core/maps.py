@@ -12,6 +12,9 @@ from fnn_core.checks import as_shape
 
 Shape = tuple[int, ...]
 
+#: How far, relative to its size, a function may be off from what its values at unit vectors say.
+BILINEAR_TOLERANCE = 1e-6
+
 
 class BilinearMap:
     """A map C(x, w), linear in each of its arguments, with its two adjoints (Section 4).
@@ -154,7 +157,8 @@ class BilinearMap:
         for place in range(weights):
             unit = np.zeros(weights)
             unit[place] = 1
-            values = np.asarray(apply(units, unit.reshape(shapes[2])), float)
+            values = np.asarray(apply(units, unit.reshape(shapes[2])))
+            _require_real(values, "apply(x, w)")
             if values.shape != (inputs, *shapes[0]):
                 raise ValueError(
                     f"apply(x, w): expected shape {(inputs, *shapes[0])} for {inputs} samples, "
@@ -167,7 +171,17 @@ class BilinearMap:
         tensor = sparse.coo_array(
             (stacked.data, (stacked.row, entry * weights + place)), shape=stacked.shape
         )
-        return _TensorMap(tensor, (outputs, inputs, weights), *shapes)
+        derived = _TensorMap(tensor, (outputs, inputs, weights), *shapes)
+        rng = np.random.default_rng(0)
+        x, w = rng.standard_normal((2, *shapes[1])), rng.standard_normal(shapes[2])
+        given, expected = np.asarray(apply(x, w)), derived.apply(x, w)
+        error = np.linalg.norm(given - expected)
+        if not error <= BILINEAR_TOLERANCE * max(np.linalg.norm(given), np.linalg.norm(expected)):
+            raise ValueError(
+                "apply: expected a function that is linear in x and in w; at a random point it is "
+                f"{error:.3g} off from what its values at unit vectors say"
+            )
+        return derived
 
 
 def result_of_map(name: str, result: Any, shape: Shape) -> np.ndarray:

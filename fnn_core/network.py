@@ -184,6 +184,7 @@ class Network(Differentiable):
         update : {"auto", "immediate", "deferred"}
             "immediate" applies each G_k as soon as it is known and forgets it (Remark 8 iii); the
             results are the same. "auto": "immediate", unless the optimizer has a `clip_norm`.
+            Private steps (`DPSGD`) and nets with a user's map are deferred in any case.
         callbacks : functions of (net, history)
             Called after every epoch; one that returns True ends the training. See `EarlyStopping`.
         progress : bool

@@ -89,7 +89,7 @@ class Curvature(LinearOperator):
         self, net: Network, data: Data, gauss_newton: bool, theta: np.ndarray | None = None
     ) -> None:
         self._net = net
-        self._data = data
+        self._data = data.copy()
         self._gauss_newton = gauss_newton
         self._theta = net.theta if theta is None else theta
         loss = net.loss_function
@@ -140,7 +140,7 @@ class Objective:
 
     def __init__(self, net: Network, data: Data) -> None:
         self._net = net
-        self._data = data
+        self._data = data.copy()
 
     def fun(self, theta: Any) -> float:
         """The mean loss at `theta`."""

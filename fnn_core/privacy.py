@@ -51,14 +51,15 @@ class DPSGD(Optimizer):
         super().__init__(lr, None)
         self.noise_multiplier = noise_multiplier
         self.max_grad_norm = max_grad_norm
-        self.seed = as_seed(seed)
+        #: As it was given: a copy of an optimizer without a seed draws noise of its own.
+        self.seed = seed
         #: What the engine draws the noise from.
-        self.noise_seed = int(self.seed.generate_state(1, np.uint64)[0])
+        self.noise_seed = int(as_seed(seed).generate_state(1, np.uint64)[0])
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
         del settings["clip_norm"]
-        return settings | {"seed": self.seed.entropy}
+        return settings | {"seed": self.seed}
 
     @property
     def state_slots(self) -> tuple[bool, ...]:
