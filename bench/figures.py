@@ -44,7 +44,12 @@ LABELS = {
     "torch": "PyTorch",
     "sklearn": "scikit-learn",
 }
-MODE_COLOURS = {"recompute": "#2a6f97", "store": "#e07a00", "reuse": "#c1121f"}
+MODE_COLOURS = {
+    "recompute": "#2a6f97",
+    "store": "#e07a00",
+    "reuse": "#c1121f",
+    "checkpoint": "#588157",
+}
 
 
 def main() -> int:
@@ -157,12 +162,15 @@ def draw_memory(points: Sequence[Point]) -> None:
         filled = colour if update == "immediate" else "none"
         axes.plot(size, milliseconds, "o", ms=8, color=colour, markerfacecolor=filled,
                   label=f"{memory}, {update}")  # fmt: skip
+    largest = max(size for *_, size, _ in points)
+    slowest = max(milliseconds for *_, milliseconds in points)
+    for axes, activation in zip(panels, trade.ACTIVATIONS, strict=True):
         axes.set_title(f"{trade.DEPTH} layers of {trade.WIDTH}, {activation}", fontsize=9)
         axes.set_xlabel("MB of workspace")
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.1 * largest)
+        axes.set_ylim(0, 1.1 * slowest)
     panels[0].set_ylabel("milliseconds of a step")
-    panels[0].set_ylim(bottom=0)
-    panels[-1].legend(frameon=False, fontsize=8, loc="lower right")
+    panels[0].legend(frameon=False, fontsize=8, loc="lower right", ncols=2, columnspacing=1)
     figure.savefig(DOCS / "memory.png", dpi=130)
 
 

@@ -1,9 +1,10 @@
 """Remark 8's trade on a deep net: what each way of keeping less costs in time and saves in bytes.
 
 ``recompute`` keeps a number a unit and evaluates the activation twice; ``store`` keeps two;
-``reuse`` keeps one, and needs a slope that follows from the output. With ``immediate`` updates no
-layer's gradient outlives its own backward step. The times are pytest-benchmark's; the bytes are the
-memory plan's, and are printed after them.
+``reuse`` keeps one, and needs a slope that follows from the output; ``checkpoint`` keeps one of
+every √n-th layer, and goes forward twice through the others. With ``immediate`` updates no layer's
+gradient outlives its own backward step. The times are pytest-benchmark's; the bytes are the memory
+plan's, and are printed after them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ BATCH_SIZE = 256
 WIDTH = 256
 DEPTH = 32
 SMOKE_DEPTH = 4
-MODES = ("recompute", "store", "reuse")
+MODES = ("recompute", "store", "reuse", "checkpoint")
 ACTIVATIONS = ("tanh", "relu")
 
 

@@ -28,7 +28,8 @@ BLAS_BLOCK_ROWS = 256
 #: Samples that go backward together: the reduction that one tile of G_k is held in registers for.
 BACKWARD_ROWS = 256
 #: Input features of a backward task where BLAS computes it, which packs its operands anew for each.
-BLAS_PANEL = 512
+BLAS_PANEL = 1024
+BLAS_BACKWARD_ROWS = 512
 #: A weight of at least this many entries is multiplied by BLAS (bench/test_products.py measures
 #: where it overtakes the engine's own product).
 BLAS_FROM_WEIGHTS = 512 * 512
@@ -115,7 +116,8 @@ def _cut_into_panels(layer: LayerPlan, wanted: Pass) -> None:
     widest = BLAS_PANEL if layer.gemm == "blas" else _sizes(wanted)["feature_panel"]
     layer.panel = min(layer.inputs, widest)
     layer.panels = -(-layer.inputs // layer.panel)
-    layer.backward_rows = min(wanted.rows, BACKWARD_ROWS)
+    rows = BLAS_BACKWARD_ROWS if layer.gemm == "blas" else BACKWARD_ROWS
+    layer.backward_rows = min(wanted.rows, rows)
 
 
 def _cut_into_chunks(layer: LayerPlan, wanted: Pass) -> None:
