@@ -1,10 +1,10 @@
-"""The README's figures and its table of speed.
+"""The README's two figures and two tables.
 
     python bench/compare.py --json docs/speed.json    # measures; wants every library installed
     python bench/figures.py                           # draws docs/speed.png and docs/memory.png
 
-The second prints the table of the first's numbers, and measures the memory modes itself, in turns.
-It wants matplotlib.
+The second measures the memory modes itself, in turns, and writes both tables into the README,
+between the comments that name it. It wants matplotlib.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ if not __package__:
 
 from bench import machine
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
 ROUNDS = 7
 UPDATES = ("deferred", "immediate")
 
@@ -53,7 +55,7 @@ MODE_COLOURS = {
 
 
 def main() -> int:
-    """Draw both figures, and print the table."""
+    """Draw both figures, and write both tables."""
     machine.limit_threads(1)
     # Only now: it imports NumPy, which reads its number of threads then.
     import matplotlib as mpl
@@ -62,9 +64,11 @@ def main() -> int:
     mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     speed = json.loads((DOCS / "speed.json").read_text())
     rows = {name: columns(net["microseconds"]) for name, net in speed["nets"].items()}
-    print_table(rows, speed)
+    write("speed", speed_table(rows, speed))
     draw_speed(rows, speed["about"])
-    draw_memory(measure_memory())
+    points = measure_memory()
+    write("memory", memory_table(points))
+    draw_memory(points)
     return 0
 
 
@@ -74,34 +78,55 @@ def columns(medians: dict[str, float]) -> dict[str, float]:
     return ours | {name: medians[name] for name in LIBRARIES if name in medians}
 
 
-def print_table(rows: dict[str, dict[str, float]], speed: dict[str, Any]) -> None:
-    """The table as Markdown."""
-    print("| net | " + " | ".join(LABELS.get(name, name) for name in LIBRARIES) + " | ratio |")
-    print("|---|" + "--:|" * (len(LIBRARIES) + 1))
+def write(name: str, table: list[str]) -> None:
+    """Put a table into the README, between the comments with its name."""
+    before, _, rest = README.read_text().partition(f"<!-- {name}, by bench/figures.py -->\n")
+    _, _, after = rest.partition("<!-- end -->\n")
+    marked = [f"<!-- {name}, by bench/figures.py -->", *table, "<!-- end -->", ""]
+    README.write_text(before + "\n".join(marked) + after)
+    print("\n".join(table) + "\n")
+
+
+def speed_table(rows: dict[str, dict[str, float]], speed: dict[str, Any]) -> list[str]:
+    """Microseconds a step, as Markdown."""
+    lines = ["| net | " + " | ".join(LABELS.get(name, name) for name in LIBRARIES) + " | ratio |"]
+    lines.append("|---|" + "--:|" * (len(LIBRARIES) + 1))
     for net, row in rows.items():
         cells = [f"{row[name]:,.{1 if row[name] < 100 else 0}f}" for name in LIBRARIES]
-        print(f"| `{net}` | **{cells[0]}** | {' | '.join(cells[1:])} | "
-              f"{speed['nets'][net]['ratio']:.2f} |")  # fmt: skip
+        ratio = f"{speed['nets'][net]['ratio']:.2f}"
+        lines.append(f"| `{net}` | {' | '.join(cells)} | {ratio} |")
+    return lines
 
 
 def draw_speed(rows: dict[str, dict[str, float]], about: dict[str, Any]) -> None:
-    """A row a net, a mark a library, on a logarithmic axis of time."""
+    """A row a net, a mark a library: how many times as long as fnn_core it takes."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7.2, 3.4), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(7.2, 3.6), layout="constrained")
     heights = range(len(rows))[::-1]
-    for height, row in zip(heights, rows.values(), strict=True):
-        axes.plot([min(row.values()), max(row.values())], [height, height], color="#dee2e6", lw=1)
+    axes.axvline(1, color="#c1121f", lw=1)
     for name, (mark, colour) in LIBRARIES.items():
-        times = [row[name] for row in rows.values()]
-        axes.plot(times, heights, mark, color=colour, ms=7 if name == OURS else 5,
-                  label=LABELS.get(name, name).replace("`", ""))  # fmt: skip
+        if name != OURS:
+            times = [row[name] / row[OURS] for row in rows.values()]
+            axes.plot(times, heights, mark, color=colour, ms=6,
+                      label=LABELS[name].replace("`", ""))  # fmt: skip
     axes.set_xscale("log")
-    axes.set_yticks(heights, list(rows))
-    axes.set_xlabel(f"microseconds of a training step, {about['dtype']}, "
-                    f"{about['threads']} thread of {about['cpu']}")  # fmt: skip
-    axes.legend(frameon=False, loc="upper right")
+    ticks = [1, 2, 5, 10, 20, 50, 100, 200]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    labels = [f"{name}  {_time(row[OURS])}" for name, row in rows.items()]
+    axes.set_yticks(heights, labels)
+    axes.set_xlabel(
+        f"time of a training step, as a multiple of fnn_core's (beside the net's name); "
+        f"{about['dtype']}, {about['threads']} thread"
+    )
+    axes.legend(frameon=False, loc="lower right")
     figure.savefig(DOCS / "speed.png", dpi=130)
+
+
+def _time(microseconds: float) -> str:
+    """Three digits and a unit."""
+    return f"{microseconds / 1e3:.3g} ms" if microseconds >= 1e3 else f"{microseconds:.3g} µs"
 
 
 Point = tuple[str, str, str, float, float]
@@ -144,19 +169,32 @@ def measure_memory() -> list[Point]:
     return points
 
 
+def memory_table(points: Sequence[Point]) -> list[str]:
+    """Bytes and time of each mode, as Markdown: a row for each pair of mode and update."""
+    by_way: dict[tuple[str, str], dict[str, Point]] = {}
+    for point in points:
+        by_way.setdefault(point[1:3], {})[point[0]] = point
+    lines = ["| `memory` | `update` | workspace, MB | ms a step, tanh | ms a step, relu |"]
+    lines.append("|---|---|--:|--:|--:|")
+    for (memory, update), of in by_way.items():
+        assert of["tanh"][3] == of["relu"][3]
+        lines.append(
+            f"| `{memory}` | `{update}` | {of['tanh'][3]:.1f} | {of['tanh'][4]:.1f} | "
+            f"{of['relu'][4]:.1f} |"
+        )
+    return lines
+
+
 def draw_memory(points: Sequence[Point]) -> None:
-    """Bytes against time, a panel an activation; and the same as Markdown."""
+    """Bytes against time, a panel an activation."""
     from matplotlib import pyplot
 
     from bench import test_memory_trade as trade
 
-    print("\n| activation | memory | update | workspace, MB | ms a step |")
-    print("|---|---|---|--:|--:|")
     figure, panels = pyplot.subplots(
         1, len(trade.ACTIVATIONS), figsize=(7.2, 2.9), sharey=True, layout="constrained"
     )
     for activation, memory, update, size, milliseconds in points:
-        print(f"| {activation} | {memory} | {update} | {size:.1f} | {milliseconds:.1f} |")
         axes = panels[trade.ACTIVATIONS.index(activation)]
         colour = MODE_COLOURS[memory]
         filled = colour if update == "immediate" else "none"
@@ -170,7 +208,7 @@ def draw_memory(points: Sequence[Point]) -> None:
         axes.set_xlim(0, 1.1 * largest)
         axes.set_ylim(0, 1.1 * slowest)
     panels[0].set_ylabel("milliseconds of a step")
-    panels[0].legend(frameon=False, fontsize=8, loc="lower right", ncols=2, columnspacing=1)
+    panels[0].legend(frameon=False, fontsize=8, loc="lower center", ncols=2, columnspacing=1)
     figure.savefig(DOCS / "memory.png", dpi=130)
 
 

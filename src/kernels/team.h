@@ -20,9 +20,9 @@
 #define HAS_OPENMP 0
 #endif
 
-/* Where a team meets. OpenMP's own barrier spins for milliseconds: where another process holds a core, the thread
- * that spins keeps its partner from the core that it wastes, and a step took twenty times as long. This one spins
- * for as long as the parts of a step differ, and then sleeps. */
+/* Where a team meets. OpenMP's own barrier spins for milliseconds: where another process holds a core, the
+ * thread that spins keeps its partner from the core that it wastes, and a step took twenty times as long.
+ * This one spins for as long as the parts of a step differ, and then sleeps. */
 typedef struct {
     int arrived, generation, sleeping;
 } MeetingPoint;
