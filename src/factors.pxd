@@ -47,8 +47,8 @@ cdef inline void square_norms(const Plan *plan, const Batch *batch, int thread, 
             block.count = layer.inputs
             x = input_of_layer(plan, batch, layer) + i * layer.inputs * real_bytes
             delta = batch.workspace + layer.signal + i * layer.outputs * real_bytes
-            if layer.map.add_squares != NULL:
-                layer.map.add_squares(layer, &block, x, layer.inputs, delta, &squares[i])
+            if (layer.map.add_squares != NULL
+                    and layer.map.add_squares(layer, &block, x, layer.inputs, delta, &squares[i])):
                 continue
             layer.map.adjoint_weight(layer, &block, x, layer.inputs, delta, 0, gradient)
             squares[i] += plan.kernels.sum_of_squares(layer.weight_count, gradient)

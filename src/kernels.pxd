@@ -55,7 +55,7 @@ cdef extern from "kernels/engine.h" nogil:
         void (*adjoint_weight)(const Layer *, const Block *, const void *, long, const void *, int,
                                void *) noexcept nogil
         void (*gather)(const Layer *, const Block *, const void *, int, void *) noexcept nogil
-        void (*add_squares)(const Layer *, const Block *, const void *, long, const void *,
+        int (*add_squares)(const Layer *, const Block *, const void *, long, const void *,
                             double *) noexcept nogil
         void (*tangent)(const Layer *, const Block *, const void *, long, const void *, void *) noexcept nogil
 

@@ -59,10 +59,11 @@ typedef struct {
                            const void *delta, int accumulate, void *gradient);
     /* g <- [g +] iota*(delta) */
     void (*gather)(const Layer *layer, const Block *block, const void *delta, int accumulate, void *gradient);
-    /* squares[i] <- squares[i] + |G|^2 + |g|^2 of sample i alone; x as in adjoint_weight, of all features.
-     * NULL: there is no shorter way than to form them */
-    void (*add_squares)(const Layer *layer, const Block *block, const void *x, long x_row, const void *delta,
-                        double *squares);
+    /* squares[i] <- squares[i] + |G|^2 + |g|^2 of sample i alone, without forming them; x as in
+     * adjoint_weight, of all features. Returns 0, having done nothing, where to form them costs less; NULL:
+     * so it is always. */
+    int (*add_squares)(const Layer *layer, const Block *block, const void *x, long x_row, const void *delta,
+                       double *squares);
     /* a (rows, O) <- the derivative of `apply` in x, along `direction` (rows, I), without bias; NULL where
      * that is `apply` itself */
     void (*tangent)(const Layer *layer, const Block *block, const void *x, long x_row, const void *direction,
