@@ -26,7 +26,7 @@ from bench import machine
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
-ROUNDS = 7
+ROUNDS = 21
 UPDATES = ("deferred", "immediate")
 
 #: What the table and the figure call each library, and its mark; the best of our two ways counts.
