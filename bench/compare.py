@@ -1,20 +1,23 @@
 """Microseconds of one training step, fnn_core and other libraries side by side.
 
-    python bench/compare.py --threads 1 --nets digits_b200,mnist_b128
+    python bench/compare.py                                  # on one thread, and on all
+    python bench/compare.py --set untuned --threads 1
+    python bench/compare.py --nets digits_b200,mnist_b128 --rivals fnn_fit,jax_scan
 
-Each library is first held against float64 NumPy; one that disagrees is left out. Then all take
-turns, in alternating order, so that whatever else the machine does hits them alike. A column is the
-median over the rounds. `ratio` is how many times longer the best other library took than the best
-of fnn_core's two ways, the median over the rounds of the ratio within each; `peak` is fnn_core's
-share of what the cores can multiply and add.
+Each library is first held against a float64 reference; one that disagrees is left out. Then all
+take turns, in alternating order, so that whatever else the machine does hits them alike. A column
+is the median over the rounds. `ratio` is how many times longer the best other library took than the
+best of fnn_core's two ways, the median over the rounds of the ratio within each; `peak` is
+fnn_core's share of what the cores can multiply and add.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -24,7 +27,8 @@ if not __package__:
     # As a script, the folder of this file is on the path instead of the one above it.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from bench import machine
+from bench import flags, machine
+from bench.turns import take_turns
 
 if TYPE_CHECKING:
     from bench.nets import Net
@@ -32,114 +36,148 @@ if TYPE_CHECKING:
 
 OURS = ("fnn_fit", "fnn_step")
 #: Compiling takes half a minute a net, so it is for those who ask.
-LEFT_OUT = ("torch_compile",)
+SLOW_TO_START = ("torch_compile",)
+SMOKE_STEPS = 10
+EXIT_WRONG = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table, and return 1 if a library's numbers were wrong."""
-    options = parse(arguments)
-    machine.limit_threads(options.threads)
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if len(options.threads) > 1:
+        return run_apart(sys.argv[1:] if arguments is None else arguments, options)
+    (threads,) = options.threads
+    machine.limit_threads(threads)
     # Only now: most libraries read their number of threads when they are imported.
-    from bench.nets import NETS
-    from bench.rivals import RIVALS, MismatchError, check
+    from bench.nets import NETS, nets_of_set
+    from bench.rivals import RIVALS
 
-    nets = choose(options.nets, NETS, "net")
-    kinds = choose(options.rivals, RIVALS, "rival", leave_out=LEFT_OUT)
+    try:
+        nets = named(options.nets, NETS, "net") or nets_of_set(options.set, flags.smoke())
+        kinds = named(options.rivals, RIVALS, "rival") or [
+            kind
+            for name, kind in RIVALS.items()
+            if options.torch_compile or name not in SLOW_TO_START
+        ]
+    except ValueError as error:
+        parser.error(str(error))
     installed = [kind for kind in kinds if kind.installed()]
-    peak = machine.measure_fma_peak(options.dtype)
-    print_header(installed, options, peak)
-    measured: dict[str, Any] = {}
+    for kind in kinds:
+        if kind not in installed:
+            print(f"left out: {kind.name} is not installed", file=sys.stderr)
+    peak = machine.measure_fma_peak(options.dtype, threads)
+    print_header(installed, options.dtype, threads, peak)
     wrong = 0
+    rows: dict[str, Any] = {}
     for net in nets:
-        correct = []
-        for kind in installed:
-            try:
-                check(kind, net, options.dtype, options.threads)
-                correct.append(kind)
-            except MismatchError as error:
-                print(f"left out: {error}", file=sys.stderr)
-                wrong += 1
-        times = take_turns(net, correct, options)
-        measured[net.name] = summary(net, times, peak and peak * options.threads)
-        print_row(net, installed, measured[net.name])
+        able = [kind for kind in installed if kind.can_train(net)]
+        correct = [kind for kind in able if is_right(kind, net, options.dtype, threads)]
+        wrong += len(able) - len(correct)
+        rows[net.name] = summary(net, measure(net, correct, threads, options), peak)
+        print_row(net, installed, able, rows[net.name])
     if options.json:
-        about = {"threads": options.threads, "dtype": options.dtype, "peak": peak}
-        about |= machine.describe(module for kind in installed for module in kind.modules)
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({"about": about, "nets": measured}, indent=1) + "\n")
-    return 1 if wrong else 0
+        modules = [module for kind in installed for module in kind.modules]
+        about = {"dtype": options.dtype} | machine.describe(modules)
+        write(options.json, about, [{"threads": threads, "peak": peak, "nets": rows}])
+    return EXIT_WRONG if wrong else 0
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--threads", type=int, default=1, help="for every library (%(default)s)")
-    add("--nets", default="", help="names from bench/nets.py (all)")
-    add("--rivals", default="", help="names from bench/rivals (all but torch_compile)")
+    add("--threads", type=flags.thread_counts, default="1,all", metavar="N,...",
+        help="for every library; 'all' is one a core (%(default)s)")  # fmt: skip
+    add("--set", choices=("table", "untuned", "all"), default="table",
+        help="of nets: the README's, others, or both (%(default)s)")  # fmt: skip
+    add("--nets", default="", metavar="NAME,...", help="nets from bench/nets.py, of any set")
+    add("--rivals", default="", metavar="NAME,...",
+        help="libraries from bench/rivals (all but torch_compile)")  # fmt: skip
+    add("--torch-compile", action="store_true",
+        help="torch_compile, too, which takes half a minute a net to start")  # fmt: skip
     add("--dtype", choices=("float32", "float64"), default="float32")
-    add("--rounds", type=int, default=7, help="(%(default)s)")
-    add("--seconds", type=float, default=0.35, help="of each turn, at least (%(default)s)")
+    flags.add_turns(parser, rounds=7, seconds=0.35)
     add("--json", type=Path, metavar="FILE", help="keep the numbers in a file, for figures.py")
-    return parser.parse_args(arguments)
+    return parser
 
 
-def choose(
-    names: str, table: dict[str, Any], meaning: str, leave_out: Sequence[str] = ()
-) -> list[Any]:
-    """The entries of a table that a flag names, or all but some if it names none."""
-    if not names:
-        return [entry for name, entry in table.items() if name not in leave_out]
-    unknown = [name for name in names.split(",") if name not in table]
-    if unknown:
-        raise SystemExit(f"no {meaning} {unknown[0]!r}; there are {', '.join(table)}")
-    return [table[name] for name in names.split(",")]
+def run_apart(arguments: Sequence[str], options: argparse.Namespace) -> int:
+    """Measure each number of threads in a process of its own, and join their files."""
+    worst = 0
+    runs: list[Any] = []
+    about: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for threads in options.threads:
+            kept = Path(folder) / f"{threads}.json"
+            # The last of a flag counts.
+            changed = ["--threads", str(threads), "--json", str(kept)]
+            command = [sys.executable, str(Path(__file__).resolve()), *arguments, *changed]
+            code = subprocess.run(command, check=False).returncode
+            if code not in (0, EXIT_WRONG):
+                return code
+            worst = max(worst, code)
+            measured = json.loads(kept.read_text())
+            about = measured["about"]
+            runs += measured["runs"]
+            print(flush=True)
+    if options.json:
+        write(options.json, about, runs)
+    return worst
 
 
-def take_turns(
-    net: Net, kinds: Sequence[type[Rival]], options: argparse.Namespace
+def write(path: Path, about: dict[str, Any], runs: list[dict[str, Any]]) -> None:
+    """Keep the numbers of each number of threads, as figures.py reads them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"about": about, "runs": runs}, indent=1) + "\n")
+
+
+def named(names: str, table: dict[str, Any], meaning: str) -> list[Any]:
+    """The entries of a table that a flag names.
+
+    Raises
+    ------
+    ValueError
+        Where a name is not in the table.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name not in table:
+            raise ValueError(f"no {meaning} {name!r}; there are {', '.join(table)}")
+    return [table[name] for name in wanted]
+
+
+def is_right(kind: type[Rival], net: Net, dtype: str, threads: int) -> bool:
+    """Whether a library's numbers are the reference's; says so where they are not."""
+    from bench.rivals import MismatchError, check
+
+    try:
+        check(kind, net, dtype, threads)
+    except MismatchError as error:
+        print(f"left out: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def measure(
+    net: Net, kinds: Sequence[type[Rival]], threads: int, options: argparse.Namespace
 ) -> dict[str, list[float]]:
     """Microseconds a step of each library, one number a round."""
     from bench.nets import Problem
 
-    rivals = [
-        kind(Problem(net, options.dtype), options.threads, net.steps_a_call) for kind in kinds
-    ]
-    calls = {}
-    for rival in rivals:
-        rival.run()  # compiles, fills caches
-        calls[rival.name] = max(1, round(options.seconds / seconds_of(rival, calls=1)))
-    times: dict[str, list[float]] = {rival.name: [] for rival in rivals}
-    for turn in range(options.rounds):
-        for rival in rivals if turn % 2 == 0 else reversed(rivals):
-            seconds = seconds_of(rival, calls[rival.name])
-            times[rival.name].append(1e6 * seconds / net.steps_a_call)
-    return times
-
-
-def seconds_of(rival: Rival, calls: int) -> float:
-    """How long one call of a library took, on average over some in a row."""
-    start = time.perf_counter()
-    for _ in range(calls):
-        rival.run()
-    return (time.perf_counter() - start) / calls
-
-
-def print_header(
-    kinds: Sequence[type[Rival]], options: argparse.Namespace, peak: float | None
-) -> None:
-    """Say what is measured, and name the columns."""
-    machine_peak = f"{peak:.1f} GFLOP/s a core" if peak else "unknown: no C compiler"
-    print(f"{options.threads} thread(s), {options.dtype}, peak {machine_peak}; microseconds a step")
-    names = [kind.name for kind in kinds]
-    print(f"{'net':14s}" + "".join(f"{name:>14s}" for name in [*names, "ratio", "peak"]))
+    steps = SMOKE_STEPS if flags.smoke() else net.steps_a_call
+    runs = {kind.name: kind(Problem(net, options.dtype), threads, steps).run for kind in kinds}
+    times = take_turns(runs, options.rounds, options.seconds)
+    return {name: [1e6 * seconds / steps for seconds in turns] for name, turns in times.items()}
 
 
 def summary(net: Net, times: dict[str, list[float]], peak: float | None) -> dict[str, Any]:
     """The median of each library, the ratio of the best two, and the share of the peak."""
-    medians = {name: median(column) for name, column in times.items()}
+    medians = {name: median(turns) for name, turns in times.items()}
     ours = [times[name] for name in times if name in OURS]
     theirs = [times[name] for name in times if name not in OURS]
     ratio, share = None, None
@@ -148,13 +186,34 @@ def summary(net: Net, times: dict[str, list[float]], peak: float | None) -> dict
         ratio = median(min(other) / min(own) for own, other in rounds)
     if ours and peak:
         share = net.flops / (min(medians[name] for name in medians if name in OURS) * 1e3) / peak
-    return {"microseconds": medians, "ratio": ratio, "peak": share}
+    return {
+        "flops": net.flops,
+        "microseconds": medians,
+        "ratio": ratio,
+        "peak": share,
+        "rounds": times,
+    }
 
 
-def print_row(net: Net, kinds: Sequence[type[Rival]], row: dict[str, Any]) -> None:
+def print_header(
+    kinds: Sequence[type[Rival]], dtype: str, threads: int, peak: float | None
+) -> None:
+    """Say what is measured, and name the columns."""
+    machine_peak = f"{peak:.1f} GFLOP/s" if peak else "unknown: no C compiler"
+    print(f"{threads} thread(s), {dtype}, peak {machine_peak}; microseconds a step")
+    names = [kind.name for kind in kinds]
+    print(f"{'net':14s}" + "".join(f"{name:>14s}" for name in [*names, "ratio", "peak"]))
+
+
+def print_row(
+    net: Net, kinds: Sequence[type[Rival]], able: Sequence[type[Rival]], row: dict[str, Any]
+) -> None:
     """Print a net's medians, the ratio and the share of the peak."""
     medians = row["microseconds"]
-    cells = [f"{medians[k.name]:.2f}" if k.name in medians else "wrong" for k in kinds]
+    cells = [
+        f"{medians[kind.name]:.2f}" if kind.name in medians else "wrong" if kind in able else "-"
+        for kind in kinds
+    ]
     cells.append("-" if row["ratio"] is None else f"{row['ratio']:.2f}")
     cells.append("-" if row["peak"] is None else f"{row['peak']:.1%}")
     print(f"{net.name:14s}" + "".join(f"{cell:>14s}" for cell in cells), flush=True)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bench import machine
+from bench import flags, machine
 
 THREADS = int(os.environ.get("FNN_BENCH_THREADS", "1"))
 # Libraries read their number of threads when they are imported, so this comes before all imports
@@ -16,7 +16,7 @@ LIMITED = "numpy" not in sys.modules
 if LIMITED:
     machine.limit_threads(THREADS)
 
-from bench.nets import NETS, SMALL_NETS, Net  # noqa: E402
+from bench.nets import Net, nets_of_set  # noqa: E402
 from bench.rivals import RIVALS  # noqa: E402
 
 MemoryRow = tuple[str, str, int, int]
@@ -25,7 +25,7 @@ MEMORY_ROWS = pytest.StashKey[list[MemoryRow]]()
 
 def smoke(config: pytest.Config) -> bool:
     """Whether this run only shows that everything works."""
-    return os.environ.get("FNN_BENCH_SMOKE") == "1" or config.getoption("benchmark_disable")
+    return flags.smoke() or config.getoption("benchmark_disable")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,8 +43,8 @@ def pytest_report_header() -> str:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what asks for `net` and `rival` over their tables."""
     if "net" in metafunc.fixturenames:
-        names = SMALL_NETS if smoke(metafunc.config) else tuple(NETS)
-        metafunc.parametrize("net", [NETS[name] for name in names], ids=names)
+        nets = nets_of_set("table", small=smoke(metafunc.config))
+        metafunc.parametrize("net", nets, ids=[net.name for net in nets])
     if "rival" in metafunc.fixturenames:
         missing = pytest.mark.skip(reason="not installed")
         metafunc.parametrize(

@@ -1,4 +1,4 @@
-"""The machine under the benchmarks: its threads, and how fast its cores can multiply and add."""
+"""The machine under the benchmarks: its threads, and how fast it can calculate and copy."""
 
 from __future__ import annotations
 
@@ -11,18 +11,33 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PEAK_SOURCE = Path(__file__).with_name("fma_peak.c")
+#: Some ten milliseconds, beside which it does not count what starting a thread takes.
+PEAK_ROUNDS = 5_000_000
+#: Several times what any cache holds.
+COPIED_BYTES = 256 * 2**20
+TRIES = 7
+
+
+def available_cores() -> int:
+    """How many cores the process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def limit_threads(count: int) -> None:
     """Make every library use so many threads. To be called before any of them is imported.
 
-    One thread is also held to one core, so that it does not wander.
+    They are also held to as many cores: one thread is not to wander, and XLA has as many threads
+    as it sees cores.
     """
     if "numpy" in sys.modules:
         raise RuntimeError("threads are limited too late: NumPy is already imported")
@@ -32,17 +47,33 @@ def limit_threads(count: int) -> None:
     os.environ["XLA_FLAGS"] = (
         f"--xla_cpu_multi_thread_eigen={eigen} intra_op_parallelism_threads={count}"
     )
-    if count == 1 and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
 
 
-def measure_fma_peak(dtype: str) -> float | None:
-    """Billions of operations a second that one core can do, or None without a C compiler.
+def most_a_second(tasks: Sequence[Callable[[], float]]) -> float:
+    """How much functions do in a second, all at once in a thread each: the best of some tries.
+
+    Each returns how much it did, and lets go of the GIL to do it.
+    """
+    best = 0.0
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        for _ in range(TRIES):
+            start = time.perf_counter()
+            done = sum(pool.map(lambda task: task(), tasks))
+            best = max(best, done / (time.perf_counter() - start))
+    return best
+
+
+def measure_fma_peak(dtype: str, threads: int) -> float | None:
+    """Billions of operations a second that the cores can do, or None without a C compiler.
 
     Parameters
     ----------
     dtype : str
         ``"float32"`` or ``"float64"``.
+    threads : int
+        How many cores work at once.
     """
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
@@ -54,13 +85,24 @@ def measure_fma_peak(dtype: str) -> float | None:
         subprocess.run([compiler, *flags, str(PEAK_SOURCE), "-o", str(library)], check=True)
         run = ctypes.CDLL(str(library)).multiply_and_add
     run.argtypes, run.restype = [ctypes.c_long], ctypes.c_double
-    rounds = 2_000_000
-    fastest = 0.0
-    for _ in range(7):
-        start = time.perf_counter()
-        operations = run(rounds)
-        fastest = max(fastest, operations / (time.perf_counter() - start))
-    return fastest / 1e9
+    return most_a_second([partial(run, PEAK_ROUNDS)] * threads) / 1e9
+
+
+def measure_bandwidth(threads: int) -> float:
+    """Billions of bytes a second that copies of large arrays read and write, in threads at once."""
+    import numpy as np
+
+    def copying() -> Callable[[], float]:
+        source = np.ones(COPIED_BYTES // threads, np.uint8)
+        target = np.ones_like(source)
+
+        def copy() -> float:
+            np.copyto(target, source)
+            return float(source.nbytes + target.nbytes)
+
+        return copy
+
+    return most_a_second([copying() for _ in range(threads)]) / 1e9
 
 
 def describe(modules: Iterable[str]) -> dict[str, Any]:

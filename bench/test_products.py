@@ -1,7 +1,7 @@
 """The two products side by side: where `BLAS_FROM_WEIGHTS` and `BLAS_FROM_ROWS` come from.
 
 The engine has a matrix product of its own, for which a step needs no packing of whole matrices, and
-BLAS's; `fnn_core.planning` picks one a layer. Here each makes the same steps on square layers of
+BLAS's; `fnn_core.cutting` picks one a layer. Here each makes the same steps on square layers of
 growing width. BLAS is worth its packing from where its time falls below the other's.
 """
 
@@ -14,7 +14,6 @@ import pytest
 
 import fnn_core as fnn
 from bench.conftest import smoke
-from fnn_core import planning
 
 WIDTHS = (256, 512, 768, 1024)
 SMOKE_WIDTH = 32
@@ -26,7 +25,6 @@ SMOKE_WIDTH = 32
 def test_step_of_square_layers(
     benchmark: Any,
     request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
     width: int,
     batch_size: int,
     product: str,
@@ -34,9 +32,6 @@ def test_step_of_square_layers(
     rounds: int,
 ) -> None:
     """One SGD step of two square layers and a narrow one, all with one product."""
-    never = 2**62
-    monkeypatch.setattr(planning, "BLAS_FROM_WEIGHTS", 0 if product == "blas" else never)
-    monkeypatch.setattr(planning, "BLAS_FROM_ROWS", 0 if product == "blas" else never)
     if smoke(request.config):
         width = SMOKE_WIDTH
     net = fnn.Network(
@@ -44,6 +39,7 @@ def test_step_of_square_layers(
         input_shape=width,
         loss="softmax_cross_entropy",
         n_threads=threads,
+        gemm=product,
     )
     draw = np.random.default_rng(0)
     features = draw.standard_normal((batch_size, width)).astype("float32")

@@ -46,6 +46,6 @@ def test_predict_one_sample(
 ) -> None:
     """One call of `Network.predict` on one sample, where the cost of the call itself shows."""
     network = FnnStep(Problem(net, dtype), threads, steps=1).network
-    sample = np.zeros((1, net.widths[0]), dtype)
+    sample = np.zeros((1, *net.input_shape), dtype)
     benchmark.group = f"predict {net.name} {dtype}"
     benchmark.pedantic(network.predict, (sample,), rounds=rounds, iterations=steps, warmup_rounds=1)

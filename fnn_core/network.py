@@ -19,6 +19,7 @@ from fnn_core.checks import (
     as_sequence,
     as_shape,
 )
+from fnn_core.cutting import GEMMS, SCHEDULES
 from fnn_core.data import as_data
 from fnn_core.derivatives import Differentiable
 from fnn_core.layers import Connection, Layer
@@ -51,6 +52,17 @@ class Network(Differentiable):
         All that the process may use by default. Results do not depend on it. Can be set later.
     seed : int or None
         Of the weights, of shuffling and of dropout, in streams of their own. None: a random one.
+    gemm : {"auto", "blas", "native"}
+        The matrix product of dense layers: SciPy's BLAS, or the engine's own. "auto": the one that was
+        measured to be faster for the layer's size on the instruction set in use. Can be set later.
+    schedule : {"auto", "blocks", "layers", "two_phase", "streaming"}
+        The order in which a step does its work. "blocks": blocks of samples go forward through all layers,
+        one after another; back, each layer goes for the whole batch. "layers": so it is forward too.
+        "two_phase": blocks go forward and back through all layers, and then, with every delta and every
+        input known (Remark 8 ii), all gradients are formed and applied. "streaming": blocks go forward and
+        back, and chunks of them sum up the gradient, so that activations do not grow with the batch.
+        "auto": the cheapest by the cost model in `fnn_core/cutting.py`. `memory_plan` shows which it is.
+        Can be set later.
 
     Attributes
     ----------
@@ -85,6 +97,9 @@ class Network(Differentiable):
         memory: str = "auto",
         n_threads: int | None = None,
         seed: int | None = 0,
+        *,
+        gemm: str = "auto",
+        schedule: str = "auto",
     ) -> None:
         self.layers = _as_layers(layers)
         self.input_shape = as_shape(input_shape, "input_shape")
@@ -102,6 +117,8 @@ class Network(Differentiable):
         self.shuffle_seed = int(shuffles.generate_state(1, np.uint64)[0])
         self._named_optimizers: dict[str, Optimizer] = {}
         self._allocate()
+        self._gemm = as_choice(gemm, "gemm", GEMMS)
+        self._schedule = as_choice(schedule, "schedule", SCHEDULES)
         self.memory = memory
         self.n_threads = n_threads
         rng = np.random.default_rng(weights)
@@ -128,7 +145,27 @@ class Network(Differentiable):
     def memory(self, memory: str) -> None:
         layer_memory(self.connections, as_choice(memory, "memory", MEMORY_MODES))
         self._memory = memory
-        self.sessions.forget_training()
+        self.sessions.forget()
+
+    @property
+    def gemm(self) -> str:
+        """Which matrix product dense layers take."""
+        return self._gemm
+
+    @gemm.setter
+    def gemm(self, gemm: str) -> None:
+        self._gemm = as_choice(gemm, "gemm", GEMMS)
+        self.sessions.forget()
+
+    @property
+    def schedule(self) -> str:
+        """The order in which a step does its work."""
+        return self._schedule
+
+    @schedule.setter
+    def schedule(self, schedule: str) -> None:
+        self._schedule = as_choice(schedule, "schedule", SCHEDULES)
+        self.sessions.forget()
 
     @property
     def n_threads(self) -> int:
@@ -337,7 +374,7 @@ class Network(Differentiable):
         planned = self.sessions.training_plan(
             as_positive_int(batch_size, "batch_size"),
             self.loss_function.takes_labels,
-            training.is_immediate(self, update, chosen),
+            training.update_of(self, update, chosen),
             chosen,
         )
         parameters = Buffer("parameters", "θ", (self.n_parameters,), self.dtype)
@@ -351,7 +388,8 @@ class Network(Differentiable):
             workspace_bytes=planned.workspace_bytes,
             buffers=(parameters, *states, *planned.buffers),
             title=f"memory = {self.memory!r}, batch of {batch_size}, {chosen.name}, "
-            f"update = {update!r}",
+            f"update = {update!r}, schedule = {planned.schedule!r}",
+            schedule=planned.schedule,
         )
 
     def save(self, path: Any) -> None:
@@ -377,6 +415,8 @@ class Network(Differentiable):
             else self.loss_function.name,
             "dtype": self.dtype.name,
             "memory": self.memory,
+            "gemm": self.gemm,
+            "schedule": self.schedule,
         }
 
     def __getstate__(self) -> dict[str, Any]:

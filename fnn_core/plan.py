@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -48,6 +48,8 @@ class MemoryPlan:
     ----------
     parameter_bytes, optimizer_bytes, workspace_bytes, total_bytes : int
     buffers : tuple of Buffer
+    schedule : str
+        The order in which a step does its work.
     """
 
     parameter_bytes: int
@@ -55,6 +57,7 @@ class MemoryPlan:
     workspace_bytes: int
     buffers: tuple[Buffer, ...]
     title: str = field(default="", repr=False)
+    schedule: str = "blocks"
 
     @property
     def total_bytes(self) -> int:
@@ -115,6 +118,16 @@ class Workspace:
         there = next(buffer for buffer in self.buffers if buffer.name == owner)
         self.buffers.append(Buffer(name, symbol, there.shape, there.dtype, shares_with=owner))
 
+    def repeated(self, times: int) -> Workspace:
+        """So many of these workspaces behind each other, as one; offsets are those of the first."""
+        together = Workspace()
+        together.offsets = dict(self.offsets)
+        together.buffers = [
+            replace(buffer, shape=(times, *buffer.shape)) for buffer in self.buffers
+        ]
+        together.bytes, together.padding = times * self.bytes, times * self.padding
+        return together
+
     def _align(self) -> None:
         padding = -self.bytes % ALIGNMENT
         self.bytes += padding
@@ -145,6 +158,8 @@ class LayerPlan:
     gemm: str = "native"
     panel: int = 0
     panels: int = 1
+    part: int = 0
+    parts: int = 1
     chunks: int = 1
     backward_rows: int = 1
     kept: int = 0
@@ -158,6 +173,12 @@ class LayerPlan:
     @property
     def n_parameters(self) -> int:
         return self.weight_count + self.bias_count
+
+    @property
+    def task_parameters(self) -> int:
+        """The entries of G_k and g_k that a backward task forms."""
+        weights = self.panel * self.outputs if self.panels > 1 else self.weight_count
+        return weights + self.bias_count
 
     @property
     def tasks(self) -> int:
@@ -185,6 +206,11 @@ class PassPlan:
     block_rows: int
     threads: int
     flops: int
+    schedule: str
+    immediate: bool
+    streams: int
+    panel_entries: int
+    gradient_entries: int
     offsets: dict[str, int]
     buffers: list[Buffer]
     scratch_bytes: int
@@ -209,3 +235,5 @@ class Pass:
     any_target: bool
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
+    gemm: str = "auto"
+    schedule: str = "auto"

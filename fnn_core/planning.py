@@ -1,8 +1,4 @@
-"""How a pass is planned: how its work is cut, and which buffers it needs.
-
-How work is cut (blocks and chunks of samples, panels of features, which product) depends on the net
-and the batch alone, never on the number of threads: that is why results do not.
-"""
+"""How a pass is planned: the buffers that its work needs, as fnn_core/cutting.py cuts it."""
 
 from __future__ import annotations
 
@@ -14,39 +10,22 @@ import numpy as np
 
 from fnn_core import _engine
 from fnn_core.activations import REGISTRY as ACTIVATIONS
+from fnn_core.cutting import (
+    CHUNKS,
+    SERIAL_FLOPS,
+    block_rows,
+    cheapest,
+    choose_schedule,
+    flops_of_sample,
+    plan_layers,
+)
 from fnn_core.layers import Connection
-from fnn_core.layers.bilinear import Caller
-from fnn_core.plan import LayerPlan, Pass, PassPlan, Workspace
+from fnn_core.plan import ALIGNMENT, LayerPlan, Pass, PassPlan, Workspace
 
 MEMORY_MODES = ("recompute", "store", "reuse", "checkpoint", "auto")
 UPDATES = ("immediate", "deferred", "auto")
-
-#: Samples that go through all layers together. More of them spread the packing of a weight over
-#: more rows; fewer leave more blocks to share out.
-BLOCK_ROWS = 64
-BLAS_BLOCK_ROWS = 256
-#: Samples that go backward together: the reduction that one tile of G_k is held in registers for.
-BACKWARD_ROWS = 256
-#: Input features of a backward task where BLAS computes it, which packs its operands anew for each.
-BLAS_PANEL = 1024
-BLAS_BACKWARD_ROWS = 512
-#: A weight of at least this many entries is multiplied by BLAS (bench/test_products.py measures
-#: where it overtakes the engine's own product).
-BLAS_FROM_WEIGHTS = 512 * 512
-BLAS_FROM_ROWS = 64
-#: Multiplies and adds below which a team of threads costs more than it brings.
-SERIAL_FLOPS = 2_000_000
 #: Samples of a block of `gradients`, over which it is accumulated.
 GRADIENT_ROWS = 1024
-#: Samples that go forward together through a net with convolutions: few, so that they stay in the
-#: cache.
-CONVOLUTION_BLOCK_ROWS = 16
-#: Entries of the input that a layer which is no dense one takes backward at a time.
-BACKWARD_ENTRIES = 32768
-#: Chunks of samples, each with its part of G_k: the tasks that a convolution goes backward in.
-CHUNKS = 8
-#: Entries of all those parts of one layer.
-PART_ENTRIES = 4_000_000
 
 
 def without_flatten(connections: Sequence[Connection]) -> Sequence[Connection]:
@@ -54,11 +33,6 @@ def without_flatten(connections: Sequence[Connection]) -> Sequence[Connection]:
     return [connection for connection in connections if connection.layer.kind != "flatten"] or [
         connections[0]
     ]
-
-
-def flops_of_sample(connections: Sequence[Connection]) -> int:
-    """Multiplies and adds of a forward pass over one sample."""
-    return sum(connection.flops for connection in connections)
 
 
 def layer_memory(connections: Sequence[Connection], mode: str) -> list[str]:
@@ -82,69 +56,18 @@ def layer_memory(connections: Sequence[Connection], mode: str) -> list[str]:
     return chosen
 
 
-def plan_layers(wanted: Pass, modes: Sequence[str]) -> list[LayerPlan]:
-    """How each layer's work is cut."""
-    layers = []
-    for connection, mode in zip(wanted.connections, modes, strict=True):
-        layer = LayerPlan(
-            kind=connection.layer.kind,
-            activation_index=connection.layer.activation.index,
-            inputs=connection.inputs,
-            outputs=connection.outputs,
-            offset=connection.offset,
-            weight_count=connection.weight_count,
-            bias_count=connection.bias_count,
-            trainable=connection.layer.trainable and connection.n_parameters > 0,
-            memory=mode,
-            rate=connection.rate,
-            geometry=connection.geometry,
-        )
-        if layer.kind == "bilinear":
-            layer.user = Caller(connection, wanted.dtype)
-        if layer.kind == "dense":
-            _cut_into_panels(layer, wanted)
-        else:
-            _cut_into_chunks(layer, wanted)
-        layers.append(layer)
-    return layers
-
-
-def _cut_into_panels(layer: LayerPlan, wanted: Pass) -> None:
-    """A dense layer goes backward by panels of its input features, each over the whole batch."""
-    if layer.weight_count >= BLAS_FROM_WEIGHTS and wanted.rows >= BLAS_FROM_ROWS:
-        layer.gemm = "blas"
-    widest = BLAS_PANEL if layer.gemm == "blas" else _sizes(wanted)["feature_panel"]
-    layer.panel = min(layer.inputs, widest)
-    layer.panels = -(-layer.inputs // layer.panel)
-    rows = BLAS_BACKWARD_ROWS if layer.gemm == "blas" else BACKWARD_ROWS
-    layer.backward_rows = min(wanted.rows, rows)
-
-
-def _cut_into_chunks(layer: LayerPlan, wanted: Pass) -> None:
-    """Any other layer goes backward by chunks of the batch, each with its part of G_k."""
-    layer.panel = layer.inputs
-    layer.backward_rows = min(wanted.rows, max(1, BACKWARD_ENTRIES // layer.inputs))
-    if layer.kind == "bilinear":
-        layer.backward_rows = wanted.rows  # one call of the user's function
-        return
-    parameters = layer.weight_count + layer.bias_count
-    most = max(2, min(CHUNKS, PART_ENTRIES // parameters)) if parameters else CHUNKS
-    layer.chunks = min(most, -(-wanted.rows // layer.backward_rows))
-
-
-def _sizes(wanted: Pass) -> _engine.Sizes:
-    return _engine.sizes(wanted.dtype.itemsize)
-
-
 def _scratch_entries(wanted: Pass) -> int:
-    """What a map needs while it works: a packed panel, and what convolutions ask for."""
+    """What a map needs while it works: packed operands of products, strips of images."""
     real_bytes = wanted.dtype.itemsize
-    beyond = [
-        _engine.convolution_scratch(connection.geometry, real_bytes)
-        for connection in wanted.connections
-        if connection.geometry is not None and connection.n_parameters
-    ]
-    return _sizes(wanted)["product_panel_bytes"] // real_bytes + max(beyond, default=0)
+    entries = [0]
+    for connection in wanted.connections:
+        if connection.layer.kind == "dense":
+            sizes = (wanted.rows, connection.inputs, connection.outputs)
+            entries.append(_engine.product_scratch(*sizes, real_bytes))
+        elif connection.geometry is not None and connection.n_parameters:
+            entries.append(_engine.convolution_scratch(connection.geometry, real_bytes))
+    unit = ALIGNMENT // real_bytes
+    return -(-max(entries) // unit) * unit  # so that each thread's is aligned
 
 
 def _finish(
@@ -152,9 +75,10 @@ def _finish(
     layers: list[LayerPlan],
     workspace: Workspace,
     threads: int,
-    block_rows: int,
+    rows_of_block: int,
     *,
     flops: int,
+    schedule: str = "blocks",
     copies: int = 1,
 ) -> PassPlan:
     connections = wanted.connections
@@ -174,26 +98,24 @@ def _finish(
         labels=wanted.labels,
         lowest=trained.index(True) if True in trained else len(layers),
         resume=max((k + 1 for k, layer in enumerate(layers) if layer.restart >= 0), default=0),
-        block_rows=block_rows,
+        block_rows=rows_of_block,
         threads=threads,
         flops=flops,
+        schedule=schedule,
+        immediate=False,
+        streams=0,
+        panel_entries=0,
+        gradient_entries=0,
         offsets=workspace.offsets,
         buffers=workspace.all_buffers(),
         scratch_bytes=_scratch_entries(wanted) * wanted.dtype.itemsize,
         keeps_factors=False,
         serial_flops=SERIAL_FLOPS,
         sample_gradient_bytes=max(layer.n_parameters for layer in layers) * wanted.dtype.itemsize,
-        output_block_bytes=block_rows * widest * wanted.dtype.itemsize,
+        output_block_bytes=rows_of_block * widest * wanted.dtype.itemsize,
         bytes_of_one_workspace=workspace.bytes,
         workspace_bytes=copies * workspace.bytes,
     )
-
-
-def _block_rows(layers: list[LayerPlan], rows: int) -> int:
-    if any(layer.geometry is not None for layer in layers):
-        return min(rows, CONVOLUTION_BLOCK_ROWS)
-    blas = any(layer.gemm == "blas" for layer in layers)
-    return min(rows, BLAS_BLOCK_ROWS if blas else BLOCK_ROWS)
 
 
 def plan_training(
@@ -201,50 +123,121 @@ def plan_training(
 ) -> PassPlan:
     """A pass that trains or differentiates.
 
-    `gradient`: "panels" (immediate update), "whole" (deferred), or "elsewhere" (the caller's). With
-    `keeps_factors`, delta gets a place of its own beside each layer's output (Remark 8 ii).
+    `gradient`: "panels" (immediate update), "whole" (deferred), "either" (as the schedule likes it), or
+    "elsewhere" (the caller's). With `keeps_factors`, delta gets a place of its own beside each layer's
+    output (Remark 8 ii).
     """
-    connections, dtype, rows = wanted.connections, wanted.dtype, wanted.rows
+    connections, rows = wanted.connections, wanted.rows
     modes = layer_memory(connections, memory)
-    layers = plan_layers(wanted, ["store"] * len(modes) if keeps_factors else modes)
-    block_rows = _block_rows(layers, rows)
+    is_step = gradient != "elsewhere" and not keeps_factors
+    if not is_step and wanted.schedule not in ("blocks", "layers"):
+        wanted = replace(wanted, schedule="auto")
+    kinds = [connection.layer.kind for connection in connections]
+    schedule = choose_schedule(
+        wanted,
+        "auto" if keeps_factors else memory,
+        may_stream=is_step and gradient != "panels",
+        may_split=wanted.loss_index is not None and "bilinear" not in kinds,
+    )
     flops = 3 * rows * flops_of_sample(connections)
-    tasks = max(-(-rows // block_rows), *(layer.tasks for layer in layers))
+    if schedule == "streaming":
+        return _plan_streaming(wanted, modes, flops)
+    if gradient == "either":
+        gradient = "panels"
+    keeps_factors = keeps_factors or schedule == "two_phase"
+    layers = plan_layers(wanted, ["store"] * len(modes) if keeps_factors else modes)
+    # Blocks as those of the other memory modes, so that losses are summed alike.
+    alike = cheapest(wanted, may_stream=False) if memory == "checkpoint" else schedule
+    rows_of_block = block_rows(wanted, layers, alike)
+    blocks = -(-rows // rows_of_block)
+    parts = max(layer.parts for layer in layers) if schedule == "layers" else 1
+    tasks = max(blocks * parts, *(layer.tasks for layer in layers))
     threads = 1 if flops < SERIAL_FLOPS else max(1, min(wanted.threads, tasks))
 
     workspace = Workspace()
     if gradient != "elsewhere":
-        target_shape = (rows,) if wanted.labels else (rows, connections[-1].outputs)
-        target_dtype = np.dtype(np.int64) if wanted.labels else dtype
-        shape = (rows, *wanted.input_shape)
-        workspace.add("batch_input", "gathered inputs", "x", shape, dtype)
-        workspace.add("batch_targets", "gathered targets", "y", target_shape, target_dtype)
-        workspace.add("batch_weights", "gathered weights", "s", (rows,), dtype)
+        _add_batch(workspace, wanted)
     if memory == "checkpoint" and not keeps_factors:
         _add_checkpoints(workspace, wanted, layers)
     else:
         _add_activations(workspace, wanted, layers, range(len(layers)))
-    if connections[-1].layer.activation.name != "identity":
-        shape = (rows, *wanted.output_shape)
-        workspace.add("prediction", "outputs", f"F_{connections[-1].index + 1}", shape, dtype)
-        workspace.share("loss slope", "L", "outputs")
-    blocks = -(-rows // block_rows)
+    _add_prediction(workspace, wanted)
     workspace.add("block_losses", "losses of blocks", "", (blocks,), np.dtype(np.float64))
     if gradient == "whole":
         total = sum(connection.n_parameters for connection in connections)
-        workspace.add("gradient", "gradient", "G, g", (total,), dtype)
+        workspace.add("gradient", "gradient", "G, g", (total,), wanted.dtype)
     if gradient == "whole" or (gradient == "panels" and keeps_factors):
-        length = _sizes(wanted)["run_length"]
+        length = _engine.run_length()
         runs = sum(max(layer.panels, -(-layer.n_parameters // length)) for layer in layers)
         workspace.add("norms", "squares of runs of G", "", (runs,), np.dtype(np.float64))
     if keeps_factors:
         shape = (threads, max(layer.n_parameters for layer in layers))
         workspace.add("sample_norms", "norms of samples", "", (rows,), np.dtype(np.float64))
         if any(layer.n_parameters and layer.kind != "dense" for layer in layers):
-            workspace.add("sample_gradients", "a sample's gradient", "G", shape, dtype)
-    _add_scratch(workspace, wanted, layers, block_rows, threads, gradient)
-    planned = _finish(wanted, layers, workspace, threads, block_rows, flops=flops)
-    return replace(planned, keeps_factors=keeps_factors)
+            workspace.add("sample_gradients", "a sample's gradient", "G", shape, wanted.dtype)
+    _add_scratch(
+        workspace, wanted, layers, rows_of_block, threads, gradient, keeps_factors=keeps_factors
+    )
+    planned = _finish(
+        wanted, layers, workspace, threads, rows_of_block, flops=flops, schedule=schedule
+    )
+    planned = replace(planned, keeps_factors=keeps_factors, immediate=gradient == "panels")
+    if not keeps_factors:
+        return planned
+    return replace(
+        planned,
+        panel_entries=max(layer.panel * layer.backward_rows for layer in layers),
+        gradient_entries=max(layer.task_parameters for layer in layers),
+    )
+
+
+def _plan_streaming(wanted: Pass, modes: Sequence[str], flops: int) -> PassPlan:
+    """Blocks of samples go forward and backward one after another, and chunks of blocks have each their part
+    of the gradient: activations take a block a thread, however large the batch."""
+    layers = plan_layers(wanted, modes)
+    rows_of_block = block_rows(wanted, layers, "streaming")
+    blocks = -(-wanted.rows // rows_of_block)
+    chunks = min(CHUNKS, blocks)
+    threads = 1 if flops < SERIAL_FLOPS else max(1, min(wanted.threads, chunks))
+    block = replace(wanted, rows=rows_of_block)
+    layers = plan_layers(block, modes)
+    for layer in layers:
+        layer.chunks, layer.backward_rows = 1, rows_of_block
+    of_thread = Workspace()
+    _add_batch(of_thread, block)
+    _add_activations(of_thread, block, layers, range(len(layers)))
+    _add_prediction(of_thread, block)
+    _add_scratch(of_thread, block, layers, rows_of_block, 1, "whole")
+    workspace = of_thread.repeated(threads)
+    total = sum(connection.n_parameters for connection in wanted.connections)
+    workspace.add("gradient", "parts of the gradient", "G, g", (chunks, total), wanted.dtype)
+    workspace.add("block_losses", "losses of chunks", "", (chunks,), np.dtype(np.float64))
+    runs = sum(-(-layer.n_parameters // _engine.run_length()) for layer in layers)
+    workspace.add("norms", "squares of runs of G", "", (runs,), np.dtype(np.float64))
+    planned = _finish(
+        wanted, layers, workspace, threads, rows_of_block, flops=flops, schedule="streaming"
+    )
+    return replace(planned, streams=chunks, bytes_of_one_workspace=of_thread.bytes)
+
+
+def _add_batch(workspace: Workspace, wanted: Pass) -> None:
+    """Room for the samples of a batch, gathered in the order in which they come."""
+    rows, outputs = wanted.rows, wanted.connections[-1].outputs
+    target_shape = (rows,) if wanted.labels else (rows, outputs)
+    target_dtype = np.dtype(np.int64) if wanted.labels else wanted.dtype
+    shape = (rows, *wanted.input_shape)
+    workspace.add("batch_input", "gathered inputs", "x", shape, wanted.dtype)
+    workspace.add("batch_targets", "gathered targets", "y", target_shape, target_dtype)
+    workspace.add("batch_weights", "gathered weights", "s", (rows,), wanted.dtype)
+
+
+def _add_prediction(workspace: Workspace, wanted: Pass) -> None:
+    """F_n, then L, apart from what is kept of a_n."""
+    last = wanted.connections[-1]
+    if last.layer.activation.name != "identity":
+        shape = (wanted.rows, *wanted.output_shape)
+        workspace.add("prediction", "outputs", f"F_{last.index + 1}", shape, wanted.dtype)
+        workspace.share("loss slope", "L", "outputs")
 
 
 def _add_checkpoints(workspace: Workspace, wanted: Pass, layers: list[LayerPlan]) -> None:
@@ -291,24 +284,28 @@ def _add_scratch(
     workspace: Workspace,
     wanted: Pass,
     layers: list[LayerPlan],
-    block_rows: int,
+    rows_of_block: int,
     threads: int,
     gradient: str,
+    *,
+    keeps_factors: bool = False,
 ) -> None:
     """What a thread or a task needs for itself; none of it grows with the batch beyond a block."""
     dtype = wanted.dtype
     workspace.add(
-        "scratch", "packed panels, strips", "", (threads, _scratch_entries(wanted)), dtype
+        "scratch", "packed operands, strips", "", (threads, _scratch_entries(wanted)), dtype
     )
     recomputed = [layer.memory == "recompute" for layer in layers]
     if any(recomputed):
         widest = max(layer.outputs for layer in layers)
-        shape = (threads, block_rows, widest)
+        shape = (threads, rows_of_block, widest)
         workspace.add("output_blocks", "blocks of outputs", "σ(a)", shape, dtype)
 
-    # A layer of few tasks keeps few threads busy, and needs scratch for those alone.
+    # A layer of few tasks keeps few threads busy, and needs scratch for those alone; unless the threads are at
+    # different layers, as they may be where the factors are kept.
     def entries_of_tasks(layer: LayerPlan) -> int:
-        return min(threads, layer.tasks) * layer.panel * layer.backward_rows
+        busy = threads if keeps_factors else min(threads, layer.tasks)
+        return busy * layer.panel * layer.backward_rows
 
     below = [k for k in range(1, len(layers)) if recomputed[k - 1]]
     if below:
@@ -327,9 +324,7 @@ def _add_scratch(
     if parts:
         workspace.add("gradient_parts", "parts of the gradient", "G, g", (max(parts),), dtype)
     panels = [
-        min(threads, layer.panels) * (layer.panel * layer.outputs + layer.bias_count)
-        if layer.panels > 1
-        else layer.weight_count + layer.bias_count
+        (threads if keeps_factors else min(threads, layer.panels)) * layer.task_parameters
         for layer in trained
         if layer.chunks == 1
     ]
@@ -340,21 +335,22 @@ def _add_scratch(
 def plan_inference(wanted: Pass) -> PassPlan:
     """A forward pass alone: in each thread's workspace the outputs take turns in two buffers."""
     layers = plan_layers(wanted, ["reuse"] * len(wanted.connections))
-    block_rows = _block_rows(layers, wanted.rows)
+    schedule = cheapest(wanted, may_stream=False)
+    rows_of_block = block_rows(wanted, layers, schedule)
     threads = max(1, wanted.threads)
     workspace = Workspace()
     dtype = wanted.dtype
-    shape = (block_rows, max(layer.outputs for layer in layers))
+    shape = (rows_of_block, max(layer.outputs for layer in layers))
     places = [
         workspace.add(f"turn {turn}", f"outputs, turn {turn}", "F", shape, dtype)
         for turn in range(min(2, len(layers)))
     ]
     for k, layer in enumerate(layers):
         layer.kept = layer.signal = places[k % 2]
-    workspace.add("prediction", "loss slope", "L", (block_rows, layers[-1].outputs), dtype)
-    workspace.add("scratch", "packed panel, strip", "", (_scratch_entries(wanted),), dtype)
+    workspace.add("prediction", "loss slope", "L", (rows_of_block, layers[-1].outputs), dtype)
+    workspace.add("scratch", "packed operands, strips", "", (_scratch_entries(wanted),), dtype)
     flops = flops_of_sample(wanted.connections)
-    return _finish(wanted, layers, workspace, threads, block_rows, flops=flops, copies=threads)
+    return _finish(wanted, layers, workspace, threads, rows_of_block, flops=flops, copies=threads)
 
 
 def plan_tangents(wanted: Pass) -> PassPlan:
@@ -363,12 +359,12 @@ def plan_tangents(wanted: Pass) -> PassPlan:
     Each thread takes blocks of samples through all layers in a workspace of its own.
     """
     layers = plan_layers(wanted, ["reuse"] * len(wanted.connections))
-    block_rows = _block_rows(layers, wanted.rows)
+    rows_of_block = block_rows(wanted, layers, "blocks")
     threads = max(1, wanted.threads)
     workspace = Workspace()
     dtype = wanted.dtype
     for k, (layer, connection) in enumerate(zip(layers, wanted.connections, strict=True), start=1):
-        shape = (block_rows, *connection.output_shape)
+        shape = (rows_of_block, *connection.output_shape)
 
         def add(name: str, symbol: str, k: int = k, shape: tuple[int, ...] = shape) -> int:
             return workspace.add(f"{name} {k}", f"{name} {k}", f"{symbol}_{k}", shape, dtype)
@@ -377,13 +373,13 @@ def plan_tangents(wanted: Pass) -> PassPlan:
         layer.kept_tangent = layer.output_tangent = add("tangent of a", "da")
         if connection.layer.activation.name != "identity":
             layer.output, layer.output_tangent = add("output", "F"), add("tangent of F", "dF")
-    widest = (block_rows, max(max(layer.inputs, layer.outputs) for layer in layers))
+    widest = (rows_of_block, max(max(layer.inputs, layer.outputs) for layer in layers))
     for turn in range(2):
         workspace.add(f"delta {turn}", f"delta, turn {turn}", "T", widest, dtype)
         workspace.add(
             f"delta tangent {turn}", f"tangent of delta, turn {turn}", "dT", widest, dtype
         )
     workspace.add("prediction", "a term of a sum", "", widest, dtype)
-    workspace.add("scratch", "packed panel, strip", "", (_scratch_entries(wanted),), dtype)
+    workspace.add("scratch", "packed operands, strips", "", (_scratch_entries(wanted),), dtype)
     flops = 3 * flops_of_sample(wanted.connections)
-    return _finish(wanted, layers, workspace, threads, block_rows, flops=flops, copies=threads)
+    return _finish(wanted, layers, workspace, threads, rows_of_block, flops=flops, copies=threads)

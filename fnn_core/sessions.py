@@ -12,6 +12,7 @@ import numpy as np
 
 from fnn_core import _engine
 from fnn_core._blas import THREADS as BLAS_THREADS
+from fnn_core.cutting import BACKWARD_ROWS
 from fnn_core.data import Data
 from fnn_core.layers import Connection
 from fnn_core.losses import Loss, NamedLoss
@@ -69,6 +70,8 @@ class Sessions:
             any_target=loss.target_range == (-math.inf, math.inf),
             input_shape=net.input_shape,
             output_shape=net.output_shape,
+            gemm=net.gemm,
+            schedule=net.schedule,
         )
 
     def _compiled(self, kind: str, key: Any, plan: Callable[[], PassPlan]) -> _engine.CompiledPlan:
@@ -79,24 +82,22 @@ class Sessions:
             kept = self._plans[kind] = (key, _engine.CompiledPlan(plan()))
         return kept[1]
 
-    def training_plan(
-        self, rows: int, labels: bool, immediate: bool, optimizer: Optimizer
-    ) -> PassPlan:
+    def training_plan(self, rows: int, labels: bool, update: str, optimizer: Optimizer) -> PassPlan:
         """The plan of a step, not allocated."""
         return plan_training(
             self._pass(rows, labels),
             self._net.memory,
-            "panels" if immediate else "whole",
+            {"immediate": "panels", "deferred": "whole", "auto": "either"}[update],
             # A norm that is needed before any weight changes comes from the factors.
             keeps_factors=isinstance(optimizer, DPSGD)
-            or (immediate and optimizer.clip_norm is not None),
+            or (update == "immediate" and optimizer.clip_norm is not None),
         )
 
     def training(
         self,
         rows: int,
         labels: bool,
-        immediate: bool,
+        update: str,
         optimizer: Optimizer,
         progress: Callable[[int], None] | None = None,
     ) -> _engine.Session:
@@ -105,8 +106,7 @@ class Sessions:
         state = optimizer._bind(net.identity, net.dtype, net.n_parameters)
         key = (
             labels,
-            immediate,
-            net.memory,
+            update,
             net.n_threads,
             optimizer.clip_norm,
             tuple(_private_settings(optimizer).values()),
@@ -118,12 +118,13 @@ class Sessions:
             return kept[1]
         self.forget_training()
         loss = net.loss_function
+        planned = self.training_plan(rows, labels, update, optimizer)
         session = _engine.Session(
-            _engine.CompiledPlan(self.training_plan(rows, labels, immediate, optimizer)),
+            _engine.CompiledPlan(planned),
             net.theta,
             state,
             self.writer,
-            immediate=immediate,
+            immediate=planned.immediate,
             clip_norm=optimizer.clip_norm or 0.0,
             **_private_settings(optimizer),
             mask_seed=net.mask_seed,
@@ -137,6 +138,11 @@ class Sessions:
     def forget_training(self) -> None:
         """The next step is planned anew."""
         self._training = self._stepping = None
+
+    def forget(self) -> None:
+        """Everything is planned anew."""
+        self.forget_training()
+        self._plans.clear()
 
     def remember_step(self, optimizer: Optimizer, session: _engine.Session) -> None:
         """Later steps with that optimizer may take the short way."""
@@ -162,7 +168,7 @@ class Sessions:
         rows = max(1, min(data.count, GRADIENT_ROWS))
         compiled = self._compiled(
             "gradient",
-            (rows, data.labels, net.memory),
+            (rows, data.labels),
             lambda: plan_training(self._pass(rows, data.labels), net.memory, "elsewhere"),
         )
         with self._loaded(compiled, data, rows, net.theta if theta is None else theta) as session:
@@ -205,7 +211,9 @@ class Sessions:
         compiled = self._compiled(
             f"product {connection.index}",
             None,
-            lambda: plan_training(self._pass_of((alone,), 1, False), "auto", "elsewhere"),
+            lambda: plan_training(
+                self._pass_of((alone,), BACKWARD_ROWS, False), "auto", "elsewhere"
+            ),
         )
         gradient = np.zeros(connection.offset + connection.n_parameters, self._net.dtype)
         part = gradient[connection.offset :]

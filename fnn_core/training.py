@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from fnn_core.network import Network
 
 
-def is_immediate(net: Network, update: str, optimizer: Optimizer) -> bool:
-    """Whether each G_k is applied and forgotten (Remark 8 iii)."""
+def update_of(net: Network, update: str, optimizer: Optimizer) -> str:
+    """What becomes of each G_k: "immediate", "deferred", or "auto" where the schedule may choose."""
     as_choice(update, "update", UPDATES)
     if isinstance(optimizer, DPSGD) or any(layer.kind == "bilinear" for layer in net.layers):
         # Noise is added to a whole gradient; a user's map may raise until the last G_k is known.
-        return False
-    return update == "immediate" or (update == "auto" and optimizer.clip_norm is None)
+        return "deferred"
+    return "deferred" if update == "auto" and optimizer.clip_norm is not None else update
 
 
 def fit(
@@ -53,7 +53,7 @@ def fit(
         without_weights(data)
     as_positive_int(epochs, "epochs")
     rows = as_batch_size(as_positive_int(batch_size, "batch_size"), data.count)
-    immediate = is_immediate(net, update, optimizer)
+    chosen_update = update_of(net, update, optimizer)
     chosen = as_metrics(metrics)
     validation = _Validation(net, validation_data, chosen) if validation_data is not None else None
     called = _as_callbacks(callbacks)
@@ -62,7 +62,7 @@ def fit(
     outputs = np.empty((data.count, *net.output_shape), net.dtype) if chosen else None
     history = History()
     with net.sessions.writer:
-        session = net.sessions.training(rows, data.labels, immediate, optimizer, bar.at_step)
+        session = net.sessions.training(rows, data.labels, chosen_update, optimizer, bar.at_step)
         session.load(
             _engine.Samples(session.compiled, data.inputs, data.targets, data.weights),
             rows,
@@ -186,7 +186,7 @@ def step(
         without_weights(data)
     with net.sessions.writer:
         session = net.sessions.training(
-            data.count, data.labels, is_immediate(net, update, optimizer), optimizer
+            data.count, data.labels, update_of(net, update, optimizer), optimizer
         )
         samples = _engine.Samples(session.compiled, data.inputs, data.targets, data.weights)
         with net.sessions.blas_held(session.compiled):

@@ -70,13 +70,43 @@ cdef inline char *forward_between(const Plan *plan, const Batch *batch, long sta
     for k in range(start, end):
         layer = &plan.layers[k]
         block.first = 0
-        block.count = layer.inputs
+        block.count = layer.outputs
         a = batch.workspace + layer.kept + first_row * layer.outputs * real_bytes
         if k == plan.depth - 1 and batch.output != NULL:
             a = batch.output + first_row * layer.outputs * real_bytes
         layer.map.apply(layer, &block, batch.theta, x, layer.inputs, a)
-        x = keep(plan, batch, layer, first_row, rows, thread, a)
+        x = keep(plan, batch, layer, &block, thread, a)
     return <char *> x
+
+
+cdef inline void forward_by_layers(const Plan *plan, const Batch *batch, int thread, int threads) noexcept nogil:
+    """a_k ← C_k(σ_{k−1}(a_{k−1}), W_k) + ι_k(b_k) for k = 1..n, each for the whole batch before the next.
+
+    The threads share out blocks of samples and parts of a dense layer's outputs.
+    """
+    cdef size_t real_bytes = plan.kernels.real_bytes
+    cdef const Layer *layer
+    cdef const char *x
+    cdef char *a
+    cdef long k, task, blocks = (batch.rows + plan.block_rows - 1) // plan.block_rows
+    cdef Block block
+    block.draw = &batch.draw
+    block.without_bias = 0
+    block.scratch = batch.workspace + plan.scratch + thread * plan.scratch_of_thread
+    for k in range(plan.depth):
+        layer = &plan.layers[k]
+        task = thread
+        while task < blocks * layer.parts:
+            block.first_row = task // layer.parts * plan.block_rows
+            block.rows = min(plan.block_rows, batch.rows - block.first_row)
+            block.first = task % layer.parts * layer.part
+            block.count = min(layer.part, layer.outputs - block.first)
+            x = output_below(plan, batch, k, block.first_row, block.rows, thread)
+            a = batch.workspace + layer.kept + block.first_row * layer.outputs * real_bytes
+            layer.map.apply(layer, &block, batch.theta, x, layer.inputs, a)
+            keep(plan, batch, layer, &block, thread, a)
+            task += threads
+        meet(threads)
 
 
 cdef inline const char *output_below(const Plan *plan, const Batch *batch, long start, long first_row, long rows,
@@ -109,25 +139,40 @@ cdef inline void forward_to_checkpoints(const Plan *plan, const Batch *batch, in
             meet(threads)
 
 
-cdef inline char *keep(const Plan *plan, const Batch *batch, const Layer *layer, long first_row, long rows,
-                       int thread, char *a) noexcept nogil:
-    """σ_k(a_k), of which the workspace keeps what Remark 8 (i) chooses: a_k; σ_k and σ_k'; or σ_k."""
-    cdef size_t offset = first_row * layer.outputs * plan.kernels.real_bytes
+cdef inline char *keep(const Plan *plan, const Batch *batch, const Layer *layer, const Block *block, int thread,
+                       char *a) noexcept nogil:
+    """σ_k(a_k), of which the workspace keeps what Remark 8 (i) chooses: a_k; σ_k and σ_k'; or σ_k.
+
+    `block` says which samples and which outputs; `a` is the first of the samples.
+    """
+    cdef size_t real_bytes = plan.kernels.real_bytes
+    cdef size_t first = block.first * real_bytes
+    cdef size_t offset = block.first_row * layer.outputs * real_bytes
     cdef long d = layer.outputs
     cdef char *output = a
     if is_identity(plan, layer) and not plan.keeps_factors:
         return a
     if layer.memory == KEEP_OUTPUT:
-        layer.activation.value(rows, d, a, d, a, d)
+        layer.activation.value(block.rows, block.count, a + first, d, a + first, d)
     elif layer.memory == KEEP_OUTPUT_AND_SLOPE:
-        layer.activation.value_and_slope(rows, d, a, d, a, d, batch.workspace + layer.signal + offset, d)
+        layer.activation.value_and_slope(block.rows, block.count, a + first, d, a + first, d,
+                                         batch.workspace + layer.signal + offset + first, d)
     else:
         if layer.index == plan.depth - 1:
             output = batch.workspace + plan.prediction + offset
+        elif plan.by_layers:
+            return a  # the layer above computes it again, on whatever thread
         else:
             output = batch.workspace + plan.output_blocks + thread * plan.output_block
-        layer.activation.value(rows, d, a, d, output, d)
+        layer.activation.value(block.rows, block.count, a + first, d, output + first, d)
     return output
+
+
+cdef inline char *output_of_batch(const Plan *plan, const Batch *batch, long first_row) noexcept nogil:
+    """F_n of a block, after it went forward by layers."""
+    cdef const Layer *last = &plan.layers[plan.depth - 1]
+    cdef size_t place = plan.prediction if last.memory == KEEP_PREACTIVATION else last.kept
+    return batch.workspace + place + first_row * plan.outputs * plan.kernels.real_bytes
 
 
 cdef inline char *loss_slope_place(const Plan *plan, const Batch *batch, long first_row) noexcept nogil:
@@ -194,6 +239,30 @@ cdef inline void backward(const Plan *plan, const Batch *batch, const Sink *sink
         if layer.chunks > 1 and layer.trainable and not plan.keeps_factors:
             join_chunks(plan, batch, layer, sink, 0, thread, threads)
             meet(threads)
+
+
+cdef inline void backward_block(const Plan *plan, const Batch *batch, long first_row, long rows,
+                                int thread) noexcept nogil:
+    """For k = n..2: T ← C_k†(T, W_k) ⊙ σ_{k−1}'(a_{k−1}), over one block of samples, whose G_k are left for later
+    (Remark 8 ii)."""
+    cdef const Layer *layer
+    cdef long k, panel, end_row = first_row + rows
+    cdef Block block
+    cdef Input x
+    block.draw = &batch.draw
+    block.without_bias = 0
+    block.scratch = batch.workspace + plan.scratch + thread * plan.scratch_of_thread
+    for k in range(plan.depth - 1, plan.lowest, -1):
+        layer = &plan.layers[k]
+        block.first_row = first_row
+        while block.first_row < end_row:
+            block.rows = min(layer.backward_rows, end_row - block.first_row)
+            for panel in range(layer.panels):
+                block.first = panel * layer.panel
+                block.count = min(layer.panel, layer.inputs - block.first)
+                x = input_of_block(plan, batch, layer, &block, thread)
+                send_back(plan, batch, layer, &block, &x, thread)
+            block.first_row += block.rows
 
 
 cdef inline void forward_all(const Plan *plan, const Batch *batch, long start, long end, int thread,
@@ -303,6 +372,12 @@ cdef inline void task_gradient(const Plan *plan, const Batch *batch, const Layer
     finish_gradient(plan, layer, &task, sink, gradient, squares)
 
 
+cdef inline size_t panel_of_thread(const Plan *plan, const Layer *layer, int thread) noexcept nogil:
+    """The first byte of a thread's panel. Where threads work on different layers, all have as much."""
+    cdef long entries = plan.panel_entries if plan.panel_entries > 0 else layer.backward_rows * layer.panel
+    return thread * entries * plan.kernels.real_bytes
+
+
 cdef struct Input:            # σ_{k−1}(a_{k−1}) on a block of samples and a panel of features
     const char *data
     long row                  # entries between samples
@@ -322,8 +397,7 @@ cdef inline Input input_of_block(const Plan *plan, const Batch *batch, const Lay
         return x
     x.data = batch.workspace + below.kept + offset
     if below.memory == KEEP_PREACTIVATION:
-        x.recomputed = (batch.workspace + plan.input_panels
-                        + thread * layer.backward_rows * layer.panel * real_bytes)
+        x.recomputed = batch.workspace + plan.input_panels + panel_of_thread(plan, layer, thread)
         below.activation.value(block.rows, block.count, x.data, x.row, x.recomputed, block.count)
         x.data = x.recomputed
         x.row = block.count
@@ -349,8 +423,7 @@ cdef inline void send_back(const Plan *plan, const Batch *batch, const Layer *la
     """T ← C_k†(T, W_k) ⊙ σ_{k−1}'(a_{k−1}), on a block of samples and a panel of features."""
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef const char *delta = batch.workspace + layer.signal + block.first_row * layer.outputs * real_bytes
-    cdef char *u = (batch.workspace + plan.delta_panels
-                    + thread * layer.backward_rows * layer.panel * real_bytes)
+    cdef char *u = batch.workspace + plan.delta_panels + panel_of_thread(plan, layer, thread)
     layer.map.adjoint_input(layer, block, batch.theta, x.data, x.row, delta, u)
     if layer.index > 0:
         pull_back(plan, batch, layer - 1, block.first_row, block.rows, block.first, block.count, u,
@@ -370,6 +443,7 @@ cdef inline long weights_of_panel(const Layer *layer, const Task *task) noexcept
 cdef inline char *gradient_of_task(const Plan *plan, const Batch *batch, const Layer *layer, const Task *task,
                                    const Sink *sink, int thread) noexcept nogil:
     """Where the task's G_k and g_k are summed: in a chunk's part, the stored gradient, or scratch."""
+    cdef long entries
     cdef size_t real_bytes = plan.kernels.real_bytes
     if layer.chunks > 1:
         return batch.workspace + plan.gradient_parts + task.chunk * (
@@ -377,9 +451,10 @@ cdef inline char *gradient_of_task(const Plan *plan, const Batch *batch, const L
     if sink.gradient != NULL:
         return sink.gradient + (layer.weight + task.block.first * layer.outputs
                                 if layer.panels > 1 else layer.weight) * real_bytes
-    return batch.workspace + plan.gradient_panels + thread * (
-        layer.panel * layer.outputs + layer.bias_count
-        if layer.panels > 1 else layer.weight_count + layer.bias_count) * real_bytes
+    entries = plan.gradient_entries
+    if entries == 0:
+        entries = layer.bias_count + (layer.panel * layer.outputs if layer.panels > 1 else layer.weight_count)
+    return batch.workspace + plan.gradient_panels + thread * entries * real_bytes
 
 
 cdef inline void finish_gradient(const Plan *plan, const Layer *layer, const Task *task, const Sink *sink,

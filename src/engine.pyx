@@ -19,7 +19,7 @@ from algorithm cimport RUN_LENGTH, Batch, loss_slope_place
 from factors cimport collect_factors, train_privately
 from inference cimport Inference, infer
 from kernels cimport (
-    HAS_OPENMP, Activation, Block, Geometry, Kernels, Layer, Loss, Map, MeetingPoint, Optimizer, OptimizerKernel,
+    A_B, A_TRANSPOSED_B, HAS_OPENMP, TRANSPOSED_A_B, Activation, Block, Geometry, Kernels, Layer, Loss, Map, MeetingPoint, Optimizer, OptimizerKernel,
     allocate, allocation_bytes, allocation_calls, choose_isa, compiled_isas, join_team, kernels_in_use, may_use_threads,
     release, set_blas, shuffle, team_size, watch_forks,
 )
@@ -81,15 +81,21 @@ def optimizer_names():
     return names
 
 
-def sizes(size_t real_bytes):
-    """What a plan needs to know of the kernels in use."""
+def run_length():
+    """Parameters that are updated, summed or squared together."""
+    return int(RUN_LENGTH)
+
+
+def product_scratch(long rows, long inputs, long outputs, size_t real_bytes):
+    """Entries of scratch that the three products of a dense layer ask for, with up to so many rows and inputs."""
     cdef const Kernels *kernels = kernels_in_use(real_bytes)
-    return {"feature_panel": kernels.feature_panel, "product_panel_bytes": kernels.panel_bytes,
-            "run_length": int(RUN_LENGTH)}
+    return max(kernels.product_scratch(A_B, rows, outputs, inputs),
+               kernels.product_scratch(A_TRANSPOSED_B, rows, inputs, outputs),
+               kernels.product_scratch(TRANSPOSED_A_B, inputs, outputs, rows))
 
 
 def convolution_scratch(geometry, size_t real_bytes):
-    """Entries of scratch that a convolution asks for beside the panel of a product."""
+    """Entries of scratch that a convolution asks for."""
     cdef Geometry sizes
     fill_geometry(&sizes, geometry)
     return kernels_in_use(real_bytes).convolution_scratch(&sizes)

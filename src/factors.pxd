@@ -140,7 +140,7 @@ cdef inline void train_privately(Training *training, int64_t *chosen, int thread
                 training.data.order = chosen
                 training.data.samples = poisson_sample(training.shuffle_seed, number, total,
                                                        <double> training.expected_rows / total, chosen)
-            memset(gradient, 0, plan_parameters(plan) * plan.kernels.real_bytes)
+            memset(gradient, 0, plan.parameters * plan.kernels.real_bytes)
             if 1e3 * (seconds_now() - last_wake) > WAKE_MILLISECONDS:
                 last_wake = seconds_now()
                 if not training.wake(training, step):
@@ -179,9 +179,3 @@ cdef inline void train_privately(Training *training, int64_t *chosen, int thread
         meet(threads)
         if outcome == INTERRUPTED:
             return
-
-
-cdef inline long plan_parameters(const Plan *plan) noexcept nogil:
-    """The parameters of all layers."""
-    cdef const Layer *last = &plan.layers[plan.depth - 1]
-    return last.weight + last.weight_count + last.bias_count

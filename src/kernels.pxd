@@ -9,9 +9,15 @@ cdef extern from "kernels/engine.h" nogil:
         KEEP_OUTPUT_AND_SLOPE
         KEEP_OUTPUT
 
+    enum Form:
+        A_B
+        A_TRANSPOSED_B
+        TRANSPOSED_A_B
+
     ctypedef struct Draw:
         uint64_t seed, step
         int training
+        long first_row
 
     ctypedef struct Block:
         long rows, first_row, first, count
@@ -40,7 +46,7 @@ cdef extern from "kernels/engine.h" nogil:
         long inputs, outputs
         long weight, weight_count, bias, bias_count
         int trainable, memory, index, restart
-        long panel, panels
+        long panel, panels, part, parts
         size_t kept, signal, output, kept_tangent, output_tangent
         double rate
         Geometry geometry
@@ -89,10 +95,9 @@ cdef extern from "kernels/engine.h" nogil:
     ctypedef struct Kernels:
         const char *isa
         size_t real_bytes
-        long feature_panel
-        size_t panel_bytes
         Product *native
         Product *blas
+        long (*product_scratch)(Form, long, long, long) noexcept nogil
         const Map *const *maps
         const Activation *activations
         const Loss *losses

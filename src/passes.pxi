@@ -218,21 +218,28 @@ def weight_product(CompiledPlan compiled, cnp.ndarray inputs, cnp.ndarray delta,
     cdef const Kernels *kernels = compiled.plan.kernels
     cdef Memory workspace
     cdef Block block
+    cdef char *h
     dtype = compiled.description.dtype
-    block.rows = inputs.shape[0]
+    cdef long rows = inputs.shape[0], row = 0
+    cdef size_t real_bytes = kernels.real_bytes
+    cdef char *product = <char *> cnp.PyArray_DATA(gradient)
     block.first = block.first_row = 0
     block.count = layer.inputs
     block.draw = NULL
     block.without_bias = 0
-    _require(inputs, dtype, block.rows * layer.inputs, "inputs")
-    _require(delta, dtype, block.rows * layer.outputs, "delta")
+    _require(inputs, dtype, rows * layer.inputs, "inputs")
+    _require(delta, dtype, rows * layer.outputs, "delta")
     _require(gradient, dtype, layer.weight_count + layer.bias_count, "gradient", writeable=True)
     workspace = compiled.take_workspace()
     block.scratch = workspace.data + compiled.plan.scratch
-    layer.map.adjoint_weight(layer, &block, cnp.PyArray_DATA(inputs), layer.inputs, cnp.PyArray_DATA(delta), 0,
-                             cnp.PyArray_DATA(gradient))
-    if layer.bias_count:
-        layer.map.gather(layer, &block, cnp.PyArray_DATA(delta), 0,
-                         <char *> cnp.PyArray_DATA(gradient) + layer.weight_count * kernels.real_bytes)
+    while row < rows:
+        block.rows = min(<long> compiled.rows, rows - row)
+        h = <char *> cnp.PyArray_DATA(delta) + row * layer.outputs * real_bytes
+        layer.map.adjoint_weight(
+            layer, &block, <char *> cnp.PyArray_DATA(inputs) + row * layer.inputs * real_bytes, layer.inputs, h,
+            row > 0, product)
+        if layer.bias_count:
+            layer.map.gather(layer, &block, h, row > 0, product + layer.weight_count * real_bytes)
+        row += block.rows
     compiled.give_workspace(workspace)
     compiled.report()

@@ -18,10 +18,14 @@ cdef struct Plan:
     long lowest               # the index of the lowest layer that is trained
     long resume               # the index of the layer after the last checkpoint; 0: there is none
     long inputs, outputs      # d_0, d_n
+    long parameters           # of all layers
     long block_rows           # samples that go forward together
     int labels                # targets are class labels
     int threads
     bint keeps_factors        # delta does not take the place of the inputs; G_k is formed after all of it
+    bint by_layers            # forward, each layer for the whole batch before the next
+    bint two_phase            # blocks of samples go forward and back; then all G_k
+    long streams              # chunks of blocks that each sum up a part of the gradient; 0: no streaming
     # Byte offsets in the workspace, and the bytes that each thread or task has of a buffer.
     size_t batch_input, batch_targets, batch_weights
     size_t prediction         # F_n, then L, where σ_n is not the identity
@@ -30,6 +34,8 @@ cdef struct Plan:
     size_t scratch, scratch_of_thread
     size_t output_blocks, output_block
     size_t input_panels, delta_panels
+    # What a thread has of those and of gradient_panels; 0: as many entries as the layer in hand needs.
+    long panel_entries, gradient_entries
     size_t gradient_panels    # G_k of panels, for an immediate update
     size_t gradient_parts     # G_k of chunks of samples
     size_t sample_norms, sample_gradients, sample_gradient
@@ -70,6 +76,8 @@ cdef inline int fill_layer(Layer *layer, const Kernels *kernels, const Map *user
                     "reuse": KEEP_OUTPUT}[description.memory]
     layer.panel = description.panel
     layer.panels = description.panels
+    layer.part = description.part or description.outputs
+    layer.parts = description.parts
     layer.kept = description.kept
     layer.signal = description.signal
     layer.output = description.output
@@ -108,6 +116,7 @@ cdef inline int fill_plan(Plan *plan, const Kernels *kernels, const Map *user_ma
     plan.resume = description.resume
     plan.inputs = description.inputs
     plan.outputs = description.outputs
+    plan.parameters = description.n_parameters
     plan.block_rows = description.block_rows
     plan.labels = description.labels
     plan.threads = description.threads
@@ -130,6 +139,11 @@ cdef inline int fill_plan(Plan *plan, const Kernels *kernels, const Map *user_ma
     plan.sample_gradients = offsets.get("sample_gradients", 0)
     plan.sample_gradient = description.sample_gradient_bytes
     plan.keeps_factors = description.keeps_factors
+    plan.by_layers = description.schedule == "layers" and description.resume == 0
+    plan.two_phase = description.schedule == "two_phase"
+    plan.streams = description.streams
+    plan.panel_entries = description.panel_entries
+    plan.gradient_entries = description.gradient_entries
     for turn in range(2):
         plan.deltas[<int> turn] = offsets.get(f"delta {turn}", 0)
         plan.delta_tangents[<int> turn] = offsets.get(f"delta tangent {turn}", 0)

@@ -61,7 +61,7 @@ cdef inline void push_forward(const Tangents *tangents, Block *block, int thread
     cdef bint moves
     for k in range(plan.depth):
         layer = &plan.layers[k]
-        block.count = layer.inputs
+        block.count = layer.outputs
         a = workspace + layer.kept
         da = workspace + layer.kept_tangent
         layer.map.apply(layer, block, tangents.theta, x, layer.inputs, a)

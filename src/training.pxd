@@ -4,11 +4,11 @@ step; every thread of the team runs the same loop and takes its share of each pa
 from libc.math cimport isfinite, sqrt
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from algorithm cimport (
-    RUN_LENGTH, Batch, Sink, backward, backward_from_factors, begin_backward, forward, forward_to_checkpoints,
-    loss_slope_place,
+    RUN_LENGTH, Batch, Sink, backward, backward_block, backward_from_factors, begin_backward, forward,
+    forward_by_layers, forward_to_checkpoints, loss_slope_place, output_of_batch,
 )
 from kernels cimport Layer, Optimizer, OptimizerKernel, meet, seconds_now
 from plan cimport Plan
@@ -113,6 +113,7 @@ cdef inline Batch describe_batch(const Training *training, long step) noexcept n
     batch.draw.seed = training.mask_seed
     batch.draw.step = training.first_step + step
     batch.draw.training = 1
+    batch.draw.first_row = 0
     batch.weights = NULL
     if data.order != NULL:
         batch.input = training.workspace + plan.batch_input
@@ -189,17 +190,23 @@ cdef inline double forward_and_loss(Training *training, Batch *batch, long first
     cdef char *output
     cdef char *slope
     cdef double loss = 0
-    if plan.resume > 0:
+    if plan.resume > 0 or plan.by_layers:
         gather_blocks(training, batch, first, thread, threads)
         meet(threads)
+    if plan.resume > 0:
         forward_to_checkpoints(plan, batch, thread, threads)
+    if plan.by_layers:
+        forward_by_layers(plan, batch, thread, threads)
     block = thread
     while block < blocks:
         first_row = block * plan.block_rows
         rows = min(plan.block_rows, batch.rows - first_row)
-        if training.data.order != NULL and plan.resume == 0:
-            gather(training, batch, first, first_row, rows)
-        output = forward(plan, batch, first_row, rows, thread)
+        if plan.by_layers:
+            output = output_of_batch(plan, batch, first_row)
+        else:
+            if training.data.order != NULL and plan.resume == 0:
+                gather(training, batch, first, first_row, rows)
+            output = forward(plan, batch, first_row, rows, thread)
         slope = loss_slope_place(plan, batch, first_row)
         if training.outputs != NULL:
             record_outputs(training, first + first_row, rows, output)
@@ -211,6 +218,8 @@ cdef inline double forward_and_loss(Training *training, Batch *batch, long first
         elif plan.loss != NULL:
             losses[block] = block_loss(plan, batch, first_row, rows, output, slope)
             begin_backward(plan, batch, first_row, rows, thread)
+            if plan.two_phase:
+                backward_block(plan, batch, first_row, rows, thread)
         elif output != slope:
             memcpy(slope, output, rows * plan.outputs * plan.kernels.real_bytes)
         block += threads
@@ -226,6 +235,82 @@ cdef inline double forward_and_loss(Training *training, Batch *batch, long first
     for block in range(blocks):
         loss += losses[block]
     return loss
+
+
+cdef inline double stream(Training *training, const Batch *batch, long first, int thread,
+                          int threads) noexcept nogil:
+    """Both halves of a step, for chunks of blocks of samples: each block goes forward and back in the thread's own
+    workspace, and its G_k are added to the chunk's part. Returns the loss of the batch, on every thread."""
+    cdef const Plan *plan = training.plan
+    cdef size_t real_bytes = plan.kernels.real_bytes
+    cdef double *losses = <double *> (training.workspace + plan.block_losses)
+    cdef long blocks = (batch.rows + plan.block_rows - 1) // plan.block_rows
+    cdef long chunk = thread, block
+    cdef const Data *data = &training.data
+    cdef Batch part
+    cdef Sink sink
+    cdef double loss = 0
+    cdef char *output
+    sink.factor = 1
+    sink.squares = NULL
+    while chunk < plan.streams:
+        losses[chunk] = 0
+        sink.gradient = training.workspace + plan.gradient + chunk * plan.parameters * real_bytes
+        sink.accumulate = 0
+        for block in range(chunk * blocks // plan.streams, (chunk + 1) * blocks // plan.streams):
+            part = part_of_batch(plan, batch, block * plan.block_rows, data, thread)
+            if data.order != NULL:
+                gather(training, &part, first + block * plan.block_rows, 0, part.rows)
+            output = forward(plan, &part, 0, part.rows, 0)
+            if training.outputs != NULL:
+                record_outputs(training, first + block * plan.block_rows, part.rows, output)
+            losses[chunk] += block_loss(plan, &part, 0, part.rows, output, loss_slope_place(plan, &part, 0))
+            begin_backward(plan, &part, 0, part.rows, 0)
+            backward(plan, &part, &sink, 0, 1)
+            sink.accumulate = 1
+        if not sink.accumulate:
+            memset(sink.gradient, 0, plan.parameters * real_bytes)  # a short batch has fewer blocks
+        chunk += threads
+    meet(threads)
+    for chunk in range(plan.streams):
+        loss += losses[chunk]
+    return loss
+
+
+cdef inline Batch part_of_batch(const Plan *plan, const Batch *batch, long first_row, const Data *data,
+                                int thread) noexcept nogil:
+    """A block of a batch, as a batch in the thread's own workspace."""
+    cdef size_t real_bytes = plan.kernels.real_bytes
+    cdef size_t target_bytes = sizeof(int64_t) if plan.labels else plan.outputs * real_bytes
+    cdef Batch part = batch[0]
+    part.rows = min(plan.block_rows, batch.rows - first_row)
+    part.workspace = batch.workspace + thread * plan.bytes
+    part.draw.first_row = first_row
+    if data.order != NULL:
+        part.input = part.workspace + plan.batch_input
+        part.targets = part.workspace + plan.batch_targets
+        if data.weights != NULL:
+            part.weights = part.workspace + plan.batch_weights
+    else:
+        part.input += first_row * plan.inputs * real_bytes
+        part.targets += first_row * target_bytes
+        if data.weights != NULL:
+            part.weights += first_row * real_bytes
+    return part
+
+
+cdef inline void join_streams(const Training *training, char *gradient, int thread, int threads) noexcept nogil:
+    """G ← the sum of the chunks' parts, in their order; the first lies where the sum goes."""
+    cdef const Plan *plan = training.plan
+    cdef size_t real_bytes = plan.kernels.real_bytes
+    cdef long first = thread * RUN_LENGTH, count, chunk
+    while first < plan.parameters:
+        count = min(<long> RUN_LENGTH, plan.parameters - first)
+        for chunk in range(1, plan.streams):
+            plan.kernels.add(count, gradient + (chunk * plan.parameters + first) * real_bytes,
+                             gradient + first * real_bytes)
+        first += threads * RUN_LENGTH
+    meet(threads)
 
 
 cdef inline double norm_of_gradient(const Training *training, const char *gradient, int thread,
@@ -327,7 +412,10 @@ cdef inline void train(Training *training, int thread, int threads) noexcept nog
                 last_wake = seconds_now()
                 if not training.wake(training, step):
                     training.outcome = INTERRUPTED
-        loss = forward_and_loss(training, &batch, step * training.batch_rows, thread, threads)
+        if plan.streams > 0:
+            loss = stream(training, &batch, step * training.batch_rows, thread, threads)
+        else:
+            loss = forward_and_loss(training, &batch, step * training.batch_rows, thread, threads)
         # Thread 0 writes the outcome before the team meets in the forward half, and next after it met in the
         # backward half: between the two, all threads read the same.
         outcome = training.outcome
@@ -338,10 +426,15 @@ cdef inline void train(Training *training, int thread, int threads) noexcept nog
                 if outcome != USER_RAISED:
                     training.outcome = LOSS_NOT_FINITE if isfinite(batch.scale) else NO_WEIGHT
             return
-        backward(plan, &batch, &sink, thread, threads)
-        if plan.keeps_factors:
+        if plan.streams > 0:
+            join_streams(training, sink.gradient, thread, threads)
+        elif not plan.two_phase:
+            backward(plan, &batch, &sink, thread, threads)
+        if plan.keeps_factors and training.immediate and training.clip_norm > 0:
             update_clipped(training, &batch, &sink, thread, threads)
-        elif not training.immediate:
+        elif plan.keeps_factors:
+            backward_from_factors(plan, &batch, &sink, thread, threads)
+        if not training.immediate:
             if training.user_map_raised != NULL and training.user_map_raised(training):
                 optimizer.step -= 1
                 training.outcome = USER_RAISED

@@ -1,7 +1,8 @@
 """One small class a library, each training the same net on the same batch in its own best way.
 
 All take the same weights and make the same Adam steps, so that their times can be compared; `check`
-proves it against plain NumPy in float64 before anyone is timed.
+proves it in float64 before anyone is timed, against plain NumPy, or against fnn_core where the net
+is none that plain NumPy has here.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class MismatchError(AssertionError):
 
 
 def check(kind: type[Rival], net: Net, dtype: str, threads: int) -> None:
-    """Hold a library's gradients, and its parameters after two steps, against float64 NumPy.
+    """Hold a library's gradients, and its parameters after two steps, against a float64 reference.
 
     Raises
     ------
@@ -49,7 +50,8 @@ def check(kind: type[Rival], net: Net, dtype: str, threads: int) -> None:
         If they differ by more than rounding explains.
     """
     start = Problem(net, dtype)
-    reference = PlainNumPy(Problem(net, "float64"), threads=1, steps=2)
+    reference_kind = PlainNumPy if PlainNumPy.can_train(net) else FnnStep
+    reference = reference_kind(Problem(net, "float64"), threads=1, steps=2)
     rival = kind(start, threads, steps=2)
 
     gradients = rival.gradients()

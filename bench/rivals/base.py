@@ -6,7 +6,7 @@ import importlib.util
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from bench.nets import Parameters, Problem
+from bench.nets import Net, Parameters, Problem
 
 #: Of Adam, the same for all; the other constants are everyone's defaults.
 LEARNING_RATE = 1e-4
@@ -39,6 +39,11 @@ class Rival(ABC):
     def installed(cls) -> bool:
         """Whether its modules can be imported."""
         return all(importlib.util.find_spec(module) is not None for module in cls.modules)
+
+    @classmethod
+    def can_train(cls, net: Net) -> bool:
+        """Whether the library has what the net is made of."""
+        return True
 
     @abstractmethod
     def prepare(self) -> None:

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.layers import Conv, Dense, Flatten, MaxPool, Place
 from bench.nets import Parameters
 from bench.rivals.base import LEARNING_RATE, Rival
 
 
 def pairs(owner: Any) -> Parameters:
-    """The weights and biases of a net, or of its gradients."""
-    return list(zip(owner.weights, owner.biases, strict=True))
+    """The weights and biases of a net, or of its gradients, of the layers that have them."""
+    return [
+        (weight, bias)
+        for weight, bias in zip(owner.weights, owner.biases, strict=True)
+        if weight is not None
+    ]
+
+
+def layer_at(place: Place) -> Any:
+    """The layer as fnn_core has it."""
+    import fnn_core as fnn
+
+    match place.layer:
+        case Dense(units):
+            return fnn.Dense(units, place.activation)
+        case Conv(filters, size, padding):
+            return fnn.Conv(filters, size, place.activation, padding=padding)
+        case MaxPool(size):
+            return fnn.MaxPool(size)
+        case Flatten():
+            return fnn.Flatten()
 
 
 class FnnStep(Rival):
@@ -22,10 +42,9 @@ class FnnStep(Rival):
     def prepare(self) -> None:
         import fnn_core as fnn
 
-        *hidden, last = self.net.widths[1:]
         self.network = fnn.Network(
-            [*(fnn.Dense(units, self.net.activation) for units in hidden), fnn.Dense(last)],
-            input_shape=self.net.widths[0],
+            [layer_at(place) for place in self.net.places],
+            input_shape=self.net.input_shape,
             loss=self.net.loss,
             dtype=self.problem.dtype,
             n_threads=self.threads,

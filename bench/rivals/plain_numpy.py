@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.nets import Parameters
+from bench.nets import Net, Parameters
 from bench.rivals.base import LEARNING_RATE, Rival
 
 DECAYS = (0.9, 0.999)
 EPSILON = 1e-8
 
+Function = Callable[[NDArray[Any]], NDArray[Any]]
+
+#: Each with its slope, as a function of its output.
+ACTIVATIONS: dict[str, tuple[Function, Function]] = {
+    "relu": (lambda a: np.maximum(a, 0), lambda output: output > 0),
+    "tanh": (np.tanh, lambda output: 1 - output * output),
+    "sigmoid": (lambda a: 1 / (1 + np.exp(-a)), lambda output: output * (1 - output)),
+}
+
 
 class PlainNumPy(Rival):
-    """What one writes by hand: matrix products, and Adam in place."""
+    """What one writes by hand for dense layers: matrix products, and Adam in place."""
 
     name = "numpy"
+
+    @classmethod
+    def can_train(cls, net: Net) -> bool:
+        return net.hidden_units is not None
 
     def prepare(self) -> None:
         self.current = [(w.copy(), b.copy()) for w, b in self.problem.parameters]
@@ -42,11 +56,10 @@ class PlainNumPy(Rival):
                 values -= rate * first / (np.sqrt(second) / correction + EPSILON)
 
     def gradients(self) -> Parameters:
-        rectified = self.net.activation == "relu"
+        activate, slope = ACTIVATIONS[self.net.activation]
         outputs = [self.problem.features]
         for weight, bias in self.current[:-1]:
-            before = outputs[-1] @ weight.T + bias
-            outputs.append(np.maximum(before, 0) if rectified else np.tanh(before))
+            outputs.append(activate(outputs[-1] @ weight.T + bias))
         weight, bias = self.current[-1]
         delta = self.loss_slope(outputs[-1] @ weight.T + bias)
         gradients: Parameters = []
@@ -55,7 +68,7 @@ class PlainNumPy(Rival):
             gradients.append((delta.T @ incoming, delta.sum(axis=0)))
             if layer:
                 delta = delta @ self.current[layer][0]
-                delta *= incoming > 0 if rectified else 1 - incoming * incoming
+                delta *= slope(incoming)
         return gradients[::-1]
 
     def loss_slope(self, prediction: NDArray[Any]) -> NDArray[Any]:

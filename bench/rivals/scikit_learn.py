@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.nets import Parameters
+from bench.nets import Net, Parameters
 from bench.rivals.base import LEARNING_RATE, Rival
 
 
@@ -16,14 +16,19 @@ class ScikitLearn(Rival):
     name = "sklearn"
     modules = ("sklearn",)
 
+    @classmethod
+    def can_train(cls, net: Net) -> bool:
+        """Dense nets; but two classes have one output there, and not a softmax of two."""
+        return net.hidden_units is not None and net.outputs != 2
+
     def prepare(self) -> None:
         from sklearn.neural_network import MLPClassifier, MLPRegressor
 
         classes = self.net.loss == "softmax_cross_entropy"
         kind = MLPClassifier if classes else MLPRegressor
         self.model: Any = kind(
-            hidden_layer_sizes=self.net.widths[1:-1],
-            activation=self.net.activation,
+            hidden_layer_sizes=self.net.hidden_units,
+            activation={"sigmoid": "logistic"}.get(self.net.activation, self.net.activation),
             batch_size=self.net.batch_size,
             learning_rate_init=LEARNING_RATE,
             alpha=0.0,
@@ -32,7 +37,7 @@ class ScikitLearn(Rival):
         features, target = self.problem.repeated(self.steps)
         self.arguments: dict[str, Any] = {"X": features, "y": target if classes else target[:, 0]}
         if classes:
-            self.arguments["classes"] = np.arange(self.net.widths[-1])
+            self.arguments["classes"] = np.arange(self.net.outputs)
         # The model draws its weights in its first call, so that comes before they are replaced;
         # the optimizer goes, so that the next call starts a fresh one.
         self.run()

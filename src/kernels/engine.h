@@ -23,31 +23,33 @@ enum Memory { KEEP_PREACTIVATION, KEEP_OUTPUT_AND_SLOPE, KEEP_OUTPUT };
 enum Form { A_B, A_TRANSPOSED_B, TRANSPOSED_A_B };
 
 /* c (m, n) <- addend + op(a) op(b), reduced over k.
- * `addend` is NULL, c itself, or one row (addend_row = 0) such as a bias. `panel`: scratch. */
+ * `addend` is NULL, c itself, or one row (addend_row = 0) such as a bias. */
 typedef void Product(enum Form form, long m, long n, long k, const void *a, long a_row, const void *b,
-                     long b_row, const void *addend, long addend_row, void *c, long c_row, void *panel);
+                     long b_row, const void *addend, long addend_row, void *c, long c_row, void *scratch);
 
 /* Where dropout masks come from: one seed, one number a step. */
 typedef struct {
     uint64_t seed, step;
     int training;
+    long first_row; /* the place in the step's batch of the samples that count as the first here */
 } Draw;
 
 /* The samples and the input features that one call of a map works on. */
 typedef struct {
     long rows;      /* samples */
     long first_row; /* the first one's place in the batch */
-    long first;     /* the first input feature of the panel */
-    long count;     /* input features of the panel */
+    long first;     /* the first input feature of the panel; for `apply`, the first output */
+    long count;     /* input features of the panel; for `apply`, outputs */
     const Draw *draw;
     int without_bias; /* `apply` leaves iota(b) out */
-    void *scratch;    /* belongs to the calling thread: the panel of a product, then what the map asked for */
+    void *scratch;    /* belongs to the calling thread */
 } Block;
 
 /* A layer's map C (Section 4) and its two adjoints, on blocks of samples. */
 typedef struct {
     const char *name;
-    /* a (rows, O) <- C(x, W) + iota(b);  x (rows, I), rows x_row apart */
+    /* a (rows, O) <- C(x, W) + iota(b);  x (rows, I), rows x_row apart. A dense layer computes `count`
+     * outputs from `first`, the others all. */
     void (*apply)(const Layer *layer, const Block *block, const void *theta, const void *x, long x_row,
                   void *a);
     /* u (rows, count) <- the panel's features of C†(delta, W);  x as in adjoint_weight: the selection or
@@ -136,6 +138,7 @@ struct Layer {
     int index;
     int restart;        /* the layer to go forward again from before this one goes backward, or -1 */
     long panel, panels; /* input features of a backward task, and the number of tasks */
+    long part, parts;   /* outputs of a forward task, and the number of tasks of a block of samples */
     size_t kept;        /* byte offset in the workspace of a_k or F_k, (N, O) */
     size_t signal;      /* of delta_k, which replaces D_k, F_k or a_k, by memory mode */
     /* Of a pass with tangents, which keeps apart what the others share: F_k, da_k and dF_k. */
@@ -150,14 +153,14 @@ struct Layer {
 struct Kernels {
     const char *isa;
     size_t real_bytes;
-    long feature_panel; /* input features that fill the native product's tiles */
-    size_t panel_bytes; /* scratch that a product asks for */
     Product *native, *blas;
+    /* scratch of `native` in reals; no less than for fewer rows, columns or steps */
+    long (*product_scratch)(enum Form form, long m, long n, long k);
     const Map *const *maps; /* ends with NULL */
     const Activation *activations;
     const Loss *losses;
     const OptimizerKernel *optimizers;
-    /* scratch of a convolution beyond panel_bytes, in reals */
+    /* scratch of a convolution, in reals */
     long (*convolution_scratch)(const Geometry *geometry);
     /* to[i] <- from[order[i]], rows of `columns` reals; returns whether all are finite */
     int (*gather_rows)(long rows, long columns, const int64_t *order, const void *from, void *to);
