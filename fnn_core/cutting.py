@@ -1,7 +1,7 @@
 """How a pass's work is cut, in which order it is done, and which product does it.
 
-All of this depends on the net, the batch and the instruction set alone, never on the number of threads: that
-is why results do not.
+All of this depends on the net, the batch and the instruction set alone, never on the number of
+threads: that is why results do not.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ BACKWARD_ROWS = 256
 #: Input features of a backward task where BLAS computes it, which packs its operands anew for each.
 BLAS_PANEL = 1024
 BLAS_BACKWARD_ROWS = 512
-#: A weight of at least this many entries is multiplied by BLAS, by instruction set: where there is none,
-#: the engine's own product is never slower. `pytest bench/test_products.py` measures it.
+#: A weight of at least this many entries is multiplied by BLAS, by instruction set: where there is
+#: none, the engine's own product is never slower. `pytest bench/test_products.py` measures it.
 BLAS_FROM_WEIGHTS = {"generic": 64 * 64}
 BLAS_FROM_ROWS = 16
 #: Multiplies and adds below which a team of threads costs more than it brings.
 SERIAL_FLOPS = 2_000_000
-#: Input features of a backward task, at most, and outputs of a forward one: more of them spread the packing
-#: of the other operand over more rows, fewer leave more tasks to share out.
+#: Input features of a backward task, at most, and outputs of a forward one: more of them spread the
+#: packing of the other operand over more rows, fewer leave more tasks to share out.
 FEATURES = 256
 #: Those tasks are multiples of this many features: the columns of the native product's tiles.
 TILE = 16
@@ -45,14 +45,15 @@ SHARED_PRODUCT = 250_000
 CONVOLUTION_BLOCK_ROWS = 16
 #: Entries of the input that a layer which is no dense one takes backward at a time.
 BACKWARD_ENTRIES = 32768
-#: Chunks of samples, each with its part of G_k: the tasks that a convolution goes backward in, and those of
-#: a streaming step.
+#: Chunks of samples, each with its part of G_k: the tasks that a convolution goes backward in, and
+#: those of a streaming step.
 CHUNKS = 8
 #: Entries of all those parts of one layer.
 PART_ENTRIES = 4_000_000
 
-# The cost model behind schedule="auto", in nanoseconds, as measured on a Zen 3 core: a weight's entry packed
-# once more, an entry moved between the second-level cache and the next, and a meeting of the threads.
+# The cost model behind schedule="auto", in nanoseconds, as measured on a Zen 3 core: an entry of a
+# weight packed once more, an entry moved between the second-level cache and the next, and a meeting
+# of the threads.
 PACKED_ENTRY = 0.15
 MOVED_ENTRY = 0.15
 MEETING = 1500.0
@@ -167,7 +168,7 @@ def _cut_into_panels(layer: LayerPlan, wanted: Pass) -> None:
 
 
 def _product(layer: LayerPlan, wanted: Pass) -> str:
-    """Which product a dense layer takes: the one asked for, or the one that was measured to be faster."""
+    """Which product a dense layer takes: the one asked for, or the one measured to be faster."""
     if wanted.gemm != "auto":
         return wanted.gemm
     fewest = BLAS_FROM_WEIGHTS.get(_engine.build_facts()["isa"], math.inf)
@@ -175,7 +176,7 @@ def _product(layer: LayerPlan, wanted: Pass) -> str:
 
 
 def _part(size: int, widest: int, is_shared: bool) -> int:
-    """The width of a task that takes part of a layer's inputs or outputs: tasks as even as can be."""
+    """The width of a task that takes part of a layer's inputs or outputs: as even as can be."""
     parts = -(-size // widest)
     if is_shared and size >= 2 * TILE:
         parts += parts % 2

@@ -53,16 +53,17 @@ class Network(Differentiable):
     seed : int or None
         Of the weights, of shuffling and of dropout, in streams of their own. None: a random one.
     gemm : {"auto", "blas", "native"}
-        The matrix product of dense layers: SciPy's BLAS, or the engine's own. "auto": the one that was
-        measured to be faster for the layer's size on the instruction set in use. Can be set later.
+        The matrix product of dense layers: SciPy's BLAS, or the engine's own. "auto": the one that
+        was measured to be faster for the layer's size on the instruction set in use. Can be set
+        later.
     schedule : {"auto", "blocks", "layers", "two_phase", "streaming"}
-        The order in which a step does its work. "blocks": blocks of samples go forward through all layers,
-        one after another; back, each layer goes for the whole batch. "layers": so it is forward too.
-        "two_phase": blocks go forward and back through all layers, and then, with every delta and every
-        input known (Remark 8 ii), all gradients are formed and applied. "streaming": blocks go forward and
-        back, and chunks of them sum up the gradient, so that activations do not grow with the batch.
-        "auto": the cheapest by the cost model in `fnn_core/cutting.py`. `memory_plan` shows which it is.
-        Can be set later.
+        The order in which a step does its work. "blocks": blocks of samples go forward through all
+        layers, one after another; back, each layer goes for the whole batch. "layers": so it is
+        forward too. "two_phase": blocks go forward and back through all layers, and then, with
+        every delta and every input known (Remark 8 ii), all gradients are formed and applied.
+        "streaming": blocks go forward and back, and chunks of them sum up the gradient, so that
+        activations do not grow with the batch. "auto": the cheapest by the cost model in
+        `fnn_core/cutting.py`. `memory_plan` shows which it is. Can be set later.
 
     Attributes
     ----------

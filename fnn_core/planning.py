@@ -123,9 +123,9 @@ def plan_training(
 ) -> PassPlan:
     """A pass that trains or differentiates.
 
-    `gradient`: "panels" (immediate update), "whole" (deferred), "either" (as the schedule likes it), or
-    "elsewhere" (the caller's). With `keeps_factors`, delta gets a place of its own beside each layer's
-    output (Remark 8 ii).
+    `gradient`: "panels" (immediate update), "whole" (deferred), "either" (as the schedule likes
+    it), or "elsewhere" (the caller's). With `keeps_factors`, delta gets a place of its own beside
+    each layer's output (Remark 8 ii).
     """
     connections, rows = wanted.connections, wanted.rows
     modes = layer_memory(connections, memory)
@@ -192,8 +192,11 @@ def plan_training(
 
 
 def _plan_streaming(wanted: Pass, modes: Sequence[str], flops: int) -> PassPlan:
-    """Blocks of samples go forward and backward one after another, and chunks of blocks have each their part
-    of the gradient: activations take a block a thread, however large the batch."""
+    """A step whose activations take a block a thread, however large the batch.
+
+    Blocks of samples go forward and backward one after another, and chunks of blocks have each
+    their part of the gradient.
+    """
     layers = plan_layers(wanted, modes)
     rows_of_block = block_rows(wanted, layers, "streaming")
     blocks = -(-wanted.rows // rows_of_block)
@@ -301,8 +304,8 @@ def _add_scratch(
         shape = (threads, rows_of_block, widest)
         workspace.add("output_blocks", "blocks of outputs", "σ(a)", shape, dtype)
 
-    # A layer of few tasks keeps few threads busy, and needs scratch for those alone; unless the threads are at
-    # different layers, as they may be where the factors are kept.
+    # A layer of few tasks keeps few threads busy, and needs scratch for those alone; unless the
+    # threads are at different layers, as they may be where the factors are kept.
     def entries_of_tasks(layer: LayerPlan) -> int:
         busy = threads if keeps_factors else min(threads, layer.tasks)
         return busy * layer.panel * layer.backward_rows

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def update_of(net: Network, update: str, optimizer: Optimizer) -> str:
-    """What becomes of each G_k: "immediate", "deferred", or "auto" where the schedule may choose."""
+    """What becomes of each G_k: "immediate", "deferred", or "auto": as the schedule chooses."""
     as_choice(update, "update", UPDATES)
     if isinstance(optimizer, DPSGD) or any(layer.kind == "bilinear" for layer in net.layers):
         # Noise is added to a whole gradient; a user's map may raise until the last G_k is known.
