@@ -10,7 +10,8 @@ from libc.string cimport memcpy
 
 from kernels cimport (
     KEEP_OUTPUT, KEEP_OUTPUT_AND_SLOPE, KEEP_PREACTIVATION,
-    Block, Draw, Layer, Optimizer, OptimizerKernel, meet,
+    Block, Draw, Epilogue, Layer, Optimizer, OptimizerKernel, finish_pull_back, finish_value,
+    finish_value_and_slope, meet,
 )
 from plan cimport Plan
 
@@ -61,11 +62,13 @@ cdef inline char *forward_between(const Plan *plan, const Batch *batch, long sta
     cdef const char *x = output_below(plan, batch, start, first_row, rows, thread)
     cdef const Layer *layer
     cdef char *a
+    cdef Epilogue epilogue
     cdef Block block
     block.rows = rows
     block.first_row = first_row
     block.draw = &batch.draw
     block.without_bias = 0
+    block.epilogue = NULL
     block.scratch = batch.workspace + plan.scratch + thread * plan.scratch_of_thread
     for k in range(start, end):
         layer = &plan.layers[k]
@@ -74,8 +77,9 @@ cdef inline char *forward_between(const Plan *plan, const Batch *batch, long sta
         a = batch.workspace + layer.kept + first_row * layer.outputs * real_bytes
         if k == plan.depth - 1 and batch.output != NULL:
             a = batch.output + first_row * layer.outputs * real_bytes
+        block.epilogue = epilogue_of_layer(plan, batch, layer, &block, &epilogue)
         layer.map.apply(layer, &block, batch.theta, x, layer.inputs, a)
-        x = keep(plan, batch, layer, &block, thread, a)
+        x = a if block.epilogue != NULL else keep(plan, batch, layer, &block, thread, a)
     return <char *> x
 
 
@@ -89,9 +93,11 @@ cdef inline void forward_by_layers(const Plan *plan, const Batch *batch, int thr
     cdef const char *x
     cdef char *a
     cdef long k, task, blocks = (batch.rows + plan.block_rows - 1) // plan.block_rows
+    cdef Epilogue epilogue
     cdef Block block
     block.draw = &batch.draw
     block.without_bias = 0
+    block.epilogue = NULL
     block.scratch = batch.workspace + plan.scratch + thread * plan.scratch_of_thread
     for k in range(plan.depth):
         layer = &plan.layers[k]
@@ -103,8 +109,10 @@ cdef inline void forward_by_layers(const Plan *plan, const Batch *batch, int thr
             block.count = min(layer.part, layer.outputs - block.first)
             x = output_below(plan, batch, k, block.first_row, block.rows, thread)
             a = batch.workspace + layer.kept + block.first_row * layer.outputs * real_bytes
+            block.epilogue = epilogue_of_layer(plan, batch, layer, &block, &epilogue)
             layer.map.apply(layer, &block, batch.theta, x, layer.inputs, a)
-            keep(plan, batch, layer, &block, thread, a)
+            if block.epilogue == NULL:
+                keep(plan, batch, layer, &block, thread, a)
             task += threads
         meet(threads)
 
@@ -137,6 +145,23 @@ cdef inline void forward_to_checkpoints(const Plan *plan, const Batch *batch, in
         if layer.restart >= 0:
             forward_all(plan, batch, layer.restart, k + 1, thread, threads)
             meet(threads)
+
+
+cdef inline const Epilogue *epilogue_of_layer(const Plan *plan, const Batch *batch, const Layer *layer,
+                                              const Block *block, Epilogue *epilogue) noexcept nogil:
+    """What `keep` does, where the map can do it to each part of a_k as soon as that is known; else NULL."""
+    cdef size_t first = block.first_row * layer.outputs + block.first
+    if not layer.map.finishes or layer.memory == KEEP_PREACTIVATION:
+        return NULL
+    if is_identity(plan, layer) and not plan.keeps_factors:
+        return NULL
+    epilogue.run = finish_value if layer.memory == KEEP_OUTPUT else finish_value_and_slope
+    epilogue.activation = layer.activation
+    epilogue.real_bytes = plan.kernels.real_bytes
+    epilogue.kept = NULL
+    epilogue.signal = batch.workspace + layer.signal + first * plan.kernels.real_bytes
+    epilogue.row = layer.outputs
+    return epilogue
 
 
 cdef inline char *keep(const Plan *plan, const Batch *batch, const Layer *layer, const Block *block, int thread,
@@ -251,6 +276,7 @@ cdef inline void backward_block(const Plan *plan, const Batch *batch, long first
     cdef Input x
     block.draw = &batch.draw
     block.without_bias = 0
+    block.epilogue = NULL
     block.scratch = batch.workspace + plan.scratch + thread * plan.scratch_of_thread
     for k in range(plan.depth - 1, plan.lowest, -1):
         layer = &plan.layers[k]
@@ -321,6 +347,7 @@ cdef inline Task describe_task(const Plan *plan, const Batch *batch, const Layer
     task.end_row = min(batch.rows, task.first_row + rows)
     task.block.draw = &batch.draw
     task.block.without_bias = 0
+    task.block.epilogue = NULL
     task.block.scratch = batch.workspace + plan.scratch + thread * plan.scratch_of_thread
     task.block.first = task.panel * layer.panel
     task.block.count = min(layer.panel, layer.inputs - task.block.first)
@@ -418,14 +445,37 @@ cdef inline void add_gradient(const Plan *plan, const Batch *batch, const Layer 
                          gradient + weights_of_panel(layer, task) * real_bytes)
 
 
-cdef inline void send_back(const Plan *plan, const Batch *batch, const Layer *layer, const Block *block,
+cdef inline const Epilogue *epilogue_of_panel(const Plan *plan, const Batch *batch, const Layer *layer,
+                                              const Block *block, Epilogue *epilogue) noexcept nogil:
+    """What `pull_back` does, where the map can do it to each part of C_k†(T, W_k) as soon as that is known, and one
+    kernel does it; else NULL."""
+    cdef const Layer *below = layer - 1
+    cdef size_t offset
+    if layer.index == 0 or not layer.map.finishes or below.memory == KEEP_OUTPUT_AND_SLOPE or (
+            below.memory == KEEP_PREACTIVATION and below.activation.reusable):
+        return NULL
+    offset = (block.first_row * below.outputs + block.first) * plan.kernels.real_bytes
+    epilogue.run = finish_pull_back
+    epilogue.activation = below.activation
+    epilogue.real_bytes = plan.kernels.real_bytes
+    epilogue.kept = batch.workspace + below.kept + offset
+    epilogue.signal = batch.workspace + below.signal + offset
+    epilogue.row = below.outputs
+    return epilogue
+
+
+cdef inline void send_back(const Plan *plan, const Batch *batch, const Layer *layer, Block *block,
                            const Input *x, int thread) noexcept nogil:
     """T ← C_k†(T, W_k) ⊙ σ_{k−1}'(a_{k−1}), on a block of samples and a panel of features."""
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef const char *delta = batch.workspace + layer.signal + block.first_row * layer.outputs * real_bytes
     cdef char *u = batch.workspace + plan.delta_panels + panel_of_thread(plan, layer, thread)
+    cdef Epilogue epilogue
+    block.epilogue = epilogue_of_panel(plan, batch, layer, block, &epilogue)
     layer.map.adjoint_input(layer, block, batch.theta, x.data, x.row, delta, u)
-    if layer.index > 0:
+    if block.epilogue != NULL:
+        block.epilogue = NULL
+    elif layer.index > 0:
         pull_back(plan, batch, layer - 1, block.first_row, block.rows, block.first, block.count, u,
                   x.recomputed)
     else:

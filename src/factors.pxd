@@ -36,6 +36,7 @@ cdef inline void square_norms(const Plan *plan, const Batch *batch, int thread, 
     block.first = 0
     block.draw = &batch.draw
     block.without_bias = 0
+    block.epilogue = NULL
     block.scratch = batch.workspace + plan.scratch + thread * plan.scratch_of_thread
     while i < batch.rows:
         squares[i] = 0

@@ -19,10 +19,23 @@ cdef extern from "kernels/engine.h" nogil:
         int training
         long first_row
 
+    ctypedef struct Epilogue:
+        void (*run)(const Epilogue *, long, long, long, long, void *, long) noexcept nogil
+        const Activation *activation
+        size_t real_bytes
+        const void *kept
+        void *signal
+        long row
+
+    void finish_value(const Epilogue *, long, long, long, long, void *, long) noexcept nogil
+    void finish_value_and_slope(const Epilogue *, long, long, long, long, void *, long) noexcept nogil
+    void finish_pull_back(const Epilogue *, long, long, long, long, void *, long) noexcept nogil
+
     ctypedef struct Block:
         long rows, first_row, first, count
         const Draw *draw
         int without_bias
+        const Epilogue *epilogue
         void *scratch
 
     enum:
@@ -64,6 +77,7 @@ cdef extern from "kernels/engine.h" nogil:
         int (*add_squares)(const Layer *, const Block *, const void *, long, const void *,
                             double *) noexcept nogil
         void (*tangent)(const Layer *, const Block *, const void *, long, const void *, void *) noexcept nogil
+        int finishes
 
     ctypedef struct Activation:
         const char *name

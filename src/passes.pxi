@@ -227,6 +227,7 @@ def weight_product(CompiledPlan compiled, cnp.ndarray inputs, cnp.ndarray delta,
     block.count = layer.inputs
     block.draw = NULL
     block.without_bias = 0
+    block.epilogue = NULL
     _require(inputs, dtype, rows * layer.inputs, "inputs")
     _require(delta, dtype, rows * layer.outputs, "delta")
     _require(gradient, dtype, layer.weight_count + layer.bias_count, "gradient", writeable=True)

@@ -39,6 +39,7 @@ cdef inline Block block_of(const Tangents *tangents, const Draw *draw, long firs
     block.first = 0
     block.draw = draw
     block.without_bias = 0
+    block.epilogue = NULL
     block.scratch = tangents.workspace + thread * tangents.plan.bytes + tangents.plan.scratch
     return block
 

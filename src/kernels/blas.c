@@ -27,15 +27,17 @@ void set_blas(void *sgemm, void *dgemm, int integer_bytes)
 
 #define DEFINE_PRODUCT(name, real, routine)                                                                  \
     void name(enum Form form, long m, long n, long k, const void *a, long a_row, const void *b, long b_row,  \
-              const void *addend, long addend_row, void *c, long c_row, void *panel)                         \
+              const void *addend, long addend_row, void *c, long c_row, const Epilogue *epilogue,            \
+              void *scratch)                                                                                 \
     {                                                                                                        \
-        (void)panel;                                                                                         \
+        (void)scratch;                                                                                       \
         for (long row = 0; addend && addend != c && row < m; row++) {                                        \
             memcpy((real *)c + row * c_row, (const real *)addend + row * addend_row,                         \
                    (size_t)n * sizeof(real));                                                                \
         }                                                                                                    \
         if (wide_integers) CALL_GEMM(real, int64_t, routine);                                                \
         else CALL_GEMM(real, int, routine);                                                                  \
+        if (epilogue) epilogue->run(epilogue, 0, 0, m, n, c, c_row);                                         \
     }
 
 DEFINE_PRODUCT(blas_product_f32, float, sgemm_routine)

@@ -22,10 +22,26 @@ enum Memory { KEEP_PREACTIVATION, KEEP_OUTPUT_AND_SLOPE, KEEP_OUTPUT };
 /* The three products of a dense layer. */
 enum Form { A_B, A_TRANSPOSED_B, TRANSPOSED_A_B };
 
-/* c (m, n) <- addend + op(a) op(b), reduced over k.
+/* What becomes of a part of a product as soon as it is finished, while it is in the cache: c (rows, columns)
+ * from (row, column) on. NULL: nothing. */
+typedef struct Epilogue Epilogue;
+typedef struct Activation Activation;
+struct Epilogue {
+    void (*run)(const Epilogue *epilogue, long row, long column, long rows, long columns, void *c,
+                long c_row);
+    const Activation *activation;
+    size_t real_bytes;
+    /* Of a product's rows: F_k or a_k, and D_k or delta_k, `row` entries apart. */
+    const void *kept;
+    void *signal;
+    long row;
+};
+
+/* c (m, n) <- addend + op(a) op(b), reduced over k; then the epilogue.
  * `addend` is NULL, c itself, or one row (addend_row = 0) such as a bias. */
 typedef void Product(enum Form form, long m, long n, long k, const void *a, long a_row, const void *b,
-                     long b_row, const void *addend, long addend_row, void *c, long c_row, void *scratch);
+                     long b_row, const void *addend, long addend_row, void *c, long c_row,
+                     const Epilogue *epilogue, void *scratch);
 
 /* Where dropout masks come from: one seed, one number a step. */
 typedef struct {
@@ -41,8 +57,9 @@ typedef struct {
     long first;     /* the first input feature of the panel; for `apply`, the first output */
     long count;     /* input features of the panel; for `apply`, outputs */
     const Draw *draw;
-    int without_bias; /* `apply` leaves iota(b) out */
-    void *scratch;    /* belongs to the calling thread */
+    int without_bias;         /* `apply` leaves iota(b) out */
+    const Epilogue *epilogue; /* of `apply` or `adjoint_input`, for a map that `finishes`; NULL: none */
+    void *scratch;            /* belongs to the calling thread */
 } Block;
 
 /* A layer's map C (Section 4) and its two adjoints, on blocks of samples. */
@@ -70,11 +87,12 @@ typedef struct {
      * that is `apply` itself */
     void (*tangent)(const Layer *layer, const Block *block, const void *x, long x_row, const void *direction,
                     void *a);
+    int finishes; /* whether `apply` and `adjoint_input` run the block's epilogue */
 } Map;
 
 /* sigma_k on (rows, columns) blocks. `reusable`: sigma' follows from sigma (Remark 8 (i)), and is then
  * computed from it in every memory mode. All arguments may alias. */
-typedef struct {
+struct Activation {
     const char *name;
     int reusable;
     /* F <- sigma(a) */
@@ -87,7 +105,7 @@ typedef struct {
                       void *delta, long delta_row);
     /* u <- T, and u_tangent <- its tangent u_tangent . sigma' + u . sigma'' . a_tangent; kept as above */
     void (*pull_back_tangent)(long count, const void *kept, const void *a_tangent, void *u, void *u_tangent);
-} Activation;
+};
 
 /* l(y, t) and L = dl/dt. Returns the sum of c_i l_i and writes c_i L (rows, O) to slope, which may be t;
  * c_i = scale * weights[i], or scale where weights is NULL. y: labels (int64) or targets (rows, O). */
@@ -178,6 +196,16 @@ struct Kernels {
     /* y <- f(x) for the vector functions of vecmath.inc, by name; 0 where there is none of that name */
     int (*vector_function)(const char *name, long count, const void *x, void *y);
 };
+
+/* F_k <- sigma(c), in the place of c */
+void finish_value(const Epilogue *epilogue, long row, long column, long rows, long columns, void *c,
+                  long c_row);
+/* F_k <- sigma(c), in the place of c; D_k <- sigma'(c) */
+void finish_value_and_slope(const Epilogue *epilogue, long row, long column, long rows, long columns, void *c,
+                            long c_row);
+/* delta_k <- c . sigma' */
+void finish_pull_back(const Epilogue *epilogue, long row, long column, long rows, long columns, void *c,
+                      long c_row);
 
 /* The kernels of the instruction set in use (kernels.c); real_bytes is 4 or 8. */
 const Kernels *kernels_in_use(size_t real_bytes);
