@@ -21,8 +21,9 @@ from inference cimport Inference, infer
 from kernels cimport (
     A_B, A_TRANSPOSED_B, HAS_OPENMP, TRANSPOSED_A_B, Activation, Block, Geometry, Kernels, Layer, Loss, Map, MeetingPoint, Optimizer, OptimizerKernel,
     allocate, allocation_bytes, allocation_calls, choose_isa, compiled_isas, join_team, kernels_in_use, may_use_threads,
-    release, set_blas, shuffle, team_size, watch_forks,
+    release, seconds_now, set_blas, shuffle, team_size, watch_forks,
 )
+from pace cimport Pace, note_segment, steps_of_segment, team_of_segment
 from plan cimport Plan, fill_geometry, fill_plan
 from tangent cimport Tangents, push_all, second_order
 from user_map cimport UserMap, fill_user_map

@@ -73,6 +73,7 @@ cdef class Samples:
 cdef class Session:
     """One net, one plan and the samples of one call, ready to run: training, a gradient, or a forward pass."""
     cdef Training training
+    cdef Pace pace
     cdef readonly CompiledPlan compiled
     cdef readonly OptimizerState optimizer
     cdef Writer writer
@@ -167,6 +168,7 @@ cdef class Session:
         self.training.weight_sum = 0
         self.training.steps_done = 0
         self.training.outcome = FINISHED
+        self.training.last_wake = seconds_now()
         self.error = None
 
     cdef int report(self) except -1:
@@ -200,7 +202,7 @@ cdef class Session:
             else:
                 if order != NULL:
                     shuffle(training.shuffle_seed, epoch, training.data.samples, order)
-                run_team(training, threads)
+                run_team(training, &self.pace, threads)
             if validation is not None and training.outcome == FINISHED:
                 validation.run_without_gil()
         self.writer.steps += training.steps_done
@@ -227,10 +229,11 @@ cdef class Session:
             with nogil:
                 run_private_team(training, NULL, threads)
         elif threads == 1 and training.plan.loss != NULL and self.compiled.flops < BRIEF:
+            training.begin, training.end = 0, 1
             train(training, 0, 1)
         else:
             with nogil:
-                run_team(training, threads)
+                run_team(training, &self.pace, threads)
         self.writer.steps += training.steps_done
 
     def try_step(self, X, y, double rate):
@@ -356,16 +359,25 @@ cdef class Session:
             training.cotangent = NULL
             training.input_slope = NULL
 
-cdef void run_team(Training *training, int threads) noexcept nogil:
-    """The training loop on a team of threads."""
+cdef void run_team(Training *training, Pace *pace, int threads) noexcept nogil:
+    """The training loop on a team of threads, or on one where that is quicker (pace.pxd)."""
     cdef MeetingPoint point
-    point.arrived = point.generation = point.sleeping = 0
-    if threads > 1:
-        with parallel(num_threads=threads):
-            join_team(&point)
-            train(training, threadid(), team_size())
-    else:
-        train(training, 0, 1)
+    cdef double start
+    cdef int team
+    training.end = 0
+    while training.end < training.steps and training.outcome == FINISHED:
+        start = seconds_now()
+        team = team_of_segment(pace, threads)
+        training.begin = training.end
+        training.end += steps_of_segment(pace, team, threads, training.steps - training.begin)
+        if team > 1:
+            point.arrived = point.generation = point.sleeping = 0
+            with parallel(num_threads=team):
+                join_team(&point)
+                train(training, threadid(), team_size())
+        else:
+            train(training, 0, 1)
+        note_segment(pace, team, seconds_now() - start, training.end - training.begin)
 
 
 cdef void run_private_team(Training *training, int64_t *chosen, int threads) noexcept nogil:

@@ -46,6 +46,8 @@ cdef struct Training:
     Data data
     long batch_rows
     long steps
+    long begin, end           # the steps that `train` makes in one go
+    double last_wake
     const double *rates       # the learning rate of each step
     bint immediate            # update each panel when its G_k is known (Remark 8 iii)
     double clip_norm          # 0: none
@@ -386,13 +388,13 @@ cdef inline void update_clipped(const Training *training, const Batch *batch, Si
 
 
 cdef inline void train(Training *training, int thread, int threads) noexcept nogil:
-    """Steps over the data, batch by batch. Every thread of the team calls this."""
+    """Steps over the data, batch by batch, from `begin` to `end`. Every thread of the team calls this."""
     cdef const Plan *plan = training.plan
     cdef Optimizer *optimizer = training.optimizer
     cdef Batch batch
     cdef Sink sink
     cdef Outcome outcome
-    cdef double loss, last_wake = seconds_now()
+    cdef double loss
     cdef long step
     sink.gradient = NULL if training.immediate else training.workspace + plan.gradient
     sink.accumulate = 0
@@ -401,15 +403,16 @@ cdef inline void train(Training *training, int thread, int threads) noexcept nog
     sink.theta = training.theta
     sink.optimizer = optimizer
     sink.update = training.update
-    for step in range(training.steps):
+    for step in range(training.begin, training.end):
         batch = describe_batch(training, step)
         if thread == 0:
             # Before the team meets, so that all see it after; taken back where the step is not made.
             optimizer.rate = training.rates[step]
             optimizer.step += 1
             training.update.begin(optimizer)
-            if step % training.wake_every == 0 and 1e3 * (seconds_now() - last_wake) > WAKE_MILLISECONDS:
-                last_wake = seconds_now()
+            if step % training.wake_every == 0 and (
+                    1e3 * (seconds_now() - training.last_wake) > WAKE_MILLISECONDS):
+                training.last_wake = seconds_now()
                 if not training.wake(training, step):
                     training.outcome = INTERRUPTED
         if plan.streams > 0:
