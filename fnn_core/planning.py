@@ -130,7 +130,7 @@ def plan_training(
     connections, rows = wanted.connections, wanted.rows
     modes = layer_memory(connections, memory)
     is_step = gradient != "elsewhere" and not keeps_factors
-    if not is_step and wanted.schedule not in ("blocks", "layers"):
+    if not is_step and (wanted.schedule not in ("blocks", "layers") or memory == "checkpoint"):
         wanted = replace(wanted, schedule="auto")
     kinds = [connection.layer.kind for connection in connections]
     schedule = choose_schedule(
@@ -186,8 +186,13 @@ def plan_training(
         return planned
     return replace(
         planned,
-        panel_entries=max(layer.panel * layer.backward_rows for layer in layers),
-        gradient_entries=max(layer.task_parameters for layer in layers),
+        panel_entries=max(
+            (layer.panel * layer.backward_rows for layer in _sent_back(layers, gradient)), default=0
+        ),
+        gradient_entries=max(
+            (layer.task_parameters for layer in layers if layer.trainable and layer.chunks == 1),
+            default=0,
+        ),
     )
 
 
@@ -314,7 +319,7 @@ def _add_scratch(
     if below:
         entries = max(entries_of_tasks(layers[k]) for k in below)
         workspace.add("input_panels", "panels of inputs", "σ(a)", (entries,), dtype)
-    sent_back = layers if gradient == "elsewhere" else layers[1:]
+    sent_back = _sent_back(layers, gradient)
     if sent_back:
         entries = max(entries_of_tasks(layer) for layer in sent_back)
         workspace.add("delta_panels", "panels of delta", "u", (entries,), dtype)
@@ -333,6 +338,11 @@ def _add_scratch(
     ]
     if gradient == "panels" and panels:
         workspace.add("gradient_panels", "panels of the gradient", "G, g", (max(panels),), dtype)
+
+
+def _sent_back(layers: list[LayerPlan], gradient: str) -> list[LayerPlan]:
+    """The layers from which delta goes on to what lies below: the inputs' is for the caller."""
+    return layers if gradient == "elsewhere" else layers[1:]
 
 
 def plan_inference(wanted: Pass) -> PassPlan:

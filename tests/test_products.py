@@ -15,8 +15,8 @@ GEMMS = ["native", "blas"]
 # On both sides of all that the kernels cut by, for vectors of 16 to 64 bytes: runs of a reduction,
 # groups of panels, tiles and blocks of rows; and strides that fall into few cache sets.
 LENGTHS = [1, 5, 127, 128, 129, 255, 256, 257, 259, 511, 512, 515, 1024]
-COLUMNS = [1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 200, 256]
-ROWS = [1, 2, 4, 5, 6, 7, 11, 12, 13, 23, 24, 25, 63, 64, 65, 255, 256, 257, 300]
+COLUMNS = [1, 7, 8, 9, 15, 16, 17, 33, 63, 64, 65, 127, 128, 129, 200, 256]
+ROWS = [1, 4, 5, 6, 11, 12, 13, 23, 24, 64, 65, 255, 256, 257, 300]
 
 
 def layer(inputs, outputs, dtype, gemm="native", n_threads=1):
@@ -35,7 +35,7 @@ def drawn(rows, inputs, outputs, dtype):
 
 
 def assert_product(got, left, right, addend=0.0, *, dtype, what):
-    """``left @ right + addend``, each entry to a few roundings of its row's norm by its column's."""
+    """``left @ right + addend``, each entry to a few roundings of its row's and column's norms."""
     left, right = np.asarray(left, float), np.asarray(right, float)
     scale = np.outer(np.linalg.norm(left, axis=1), np.linalg.norm(right, axis=0))
     error = np.abs(np.asarray(got, float) - (left @ right + addend))
@@ -80,11 +80,10 @@ def test_every_length_and_every_width(over, gemm, dtype):
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("gemm", GEMMS)
 def test_every_height_and_every_width(gemm, dtype):
-    lengths = itertools.cycle([3, 257, 512])
-    for rows, columns in itertools.product(ROWS, COLUMNS):
-        length = next(lengths)
-        check(rows, length, columns, dtype, gemm)
-        check(rows, columns, length, dtype, gemm)
+    lengths = itertools.cycle([3, 64, 129, 257, 512])
+    for turn, (rows, columns) in enumerate(itertools.product(ROWS, COLUMNS)):
+        sizes = (columns, next(lengths))
+        check(rows, *(sizes if turn // 5 % 2 else sizes[::-1]), dtype, gemm)
 
 
 sizes = st.one_of(
@@ -93,7 +92,7 @@ sizes = st.one_of(
 
 
 @given(sizes, sizes, sizes, st.sampled_from(nets.DTYPES), st.sampled_from(GEMMS), st.integers(1, 3))
-@settings(max_examples=100)
+@settings(max_examples=80)
 def test_drawn_sizes(rows, inputs, outputs, dtype, gemm, n_threads):
     check(rows, inputs, outputs, dtype, gemm, n_threads)
 

@@ -7,7 +7,7 @@ import images
 import nets
 import numpy as np
 import pytest
-from test_schedules import DROPPING, SCHEDULES, WAYS
+from test_schedules import DROPPING, SCHEDULES, SHARED, WAYS
 
 import fnn_core as fnn
 from fnn_core.testing import allocation_counts
@@ -233,6 +233,36 @@ def test_the_plan_is_what_is_allocated(schedule, update, name, n_threads, clip, 
     assert after.calls - before.calls == 1
     net.fit(X, y, epochs=2, batch_size=150, optimizer=optimizer, update=update)
     assert allocation_counts().calls == after.calls
+
+
+@pytest.mark.parametrize("n_threads", [1, 3, 8])
+@pytest.mark.parametrize("kind", SHARED)
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        fnn.SGD(0.1),
+        fnn.SGD(0.1, clip_norm=1.0),
+        fnn.DPSGD(0.1, noise_multiplier=1.0, max_grad_norm=1.0),
+    ],
+    ids=["plain", "clipped", "private"],
+)
+@pytest.mark.parametrize(("schedule", "update"), WAYS)
+def test_every_thread_has_room(schedule, update, optimizer, kind, n_threads, monkeypatch):
+    """Where threads may be at different layers, all have as much, as the largest layer needs."""
+    monkeypatch.setattr("fnn_core.planning.SERIAL_FLOPS", 0)
+    specs, input_shape, _, batch_size = SHARED[kind]
+    net = images.network(specs, input_shape, schedule=schedule, n_threads=n_threads)
+    plan = net.sessions.training_plan(batch_size, False, update, optimizer)
+    rooms = {buffer.name: np.prod(buffer.shape) for buffer in plan.buffers}
+    panels = [layer.panel * layer.backward_rows for layer in plan.layers[1:]]
+    gradients = [layer.task_parameters for layer in plan.layers if layer.chunks == 1]
+    for name, of_thread, largest in (
+        ("panels of delta", plan.panel_entries, max(panels, default=0)),
+        ("panels of the gradient", plan.gradient_entries, max(gradients, default=0)),
+    ):
+        if name in rooms and of_thread:
+            assert of_thread >= largest
+            assert plan.threads * of_thread <= rooms[name], name
 
 
 @pytest.mark.parametrize("n_threads", [1, 8])

@@ -33,6 +33,7 @@ NETS = {
         200,
     ),
     "one layer": ([Dense(3, "tanh")], 9, 460, 200),
+    "wide": ([Dense(48, "tanh"), Dense(64, "tanh"), Dense(3)], 20, 460, 200),
     "image": (images.NETS["image"][1]("tanh"), images.NETS["image"][0], 95, 40),
     "line": (images.NETS["line"][1]("gelu"), images.NETS["line"][0], 95, 40),
 }
@@ -100,7 +101,8 @@ def test_training_follows_the_reference(schedule, update, mode, dtype):
         net, layers = images.both(
             specs, input_shape, dtype=dtype, memory=mode, schedule=schedule, n_threads=2
         )
-        assert_follows(net, layers, *data(input_shape, n, dtype), batch_size, update, what=name)
+        samples = data(input_shape, n, dtype)
+        assert_follows(net, layers, *samples, batch_size, update, epochs=1, what=name)
 
 
 @pytest.mark.parametrize(("schedule", "update"), WAYS)
@@ -204,16 +206,16 @@ def uses(net, batch_size, update="auto", optimizer="sgd"):
 
 
 MANY = 2 * LAYER_ROWS + 30
-#: Batches of enough blocks for three threads, and an epoch of one and a short one. In two of the nets
-#: the first layer, or one that has no panels, is the largest.
+#: Batches of enough blocks for three threads, and an epoch of one and a short one. In two of the
+#: nets the first layer, or one that has no panels, is the largest.
 SHARED = {
     "dropping": (DROPPING, 9, MANY + 200, MANY),
-    "wide input": ([Dense(20, "tanh"), Dense(3)], 300, MANY + 100, MANY),
+    "wide input": ([Dense(32, "tanh"), Dense(32, "tanh"), Dense(3)], 300, MANY + 100, MANY),
     "wide filter": (
         [Conv(24, 3, "tanh"), Conv(48, 3, "tanh"), Flatten(), Dense(3)],
         (6, 6, 2),
-        70,
-        64,
+        230,
+        200,
     ),
 }
 
