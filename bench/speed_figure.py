@@ -94,7 +94,9 @@ def draw(pyplot: Any, speed: dict[str, Any], path: Path) -> None:
         axes.minorticks_off()
         axes.set_yticks(heights, [f"{name}  {_time(our_time(net))}" for name, net in nets.items()])
         axes.set_title(f"threads: {run['threads']}", fontsize=9)
-    panels[0][-1].legend(frameon=False, loc="lower right")
+    # The panel with the most libraries names them all.
+    fullest = max(panels[0], key=lambda axes: len(axes.get_legend_handles_labels()[1]))
+    fullest.legend(frameon=False, loc="lower right")
     figure.supxlabel(
         "time of a training step, as a multiple of fnn_core's (beside the net's name); "
         f"{speed['about']['dtype']}",
