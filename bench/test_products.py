@@ -1,8 +1,9 @@
 """The two products side by side: where `BLAS_FROM_WEIGHTS` and `BLAS_FROM_ROWS` come from.
 
 The engine has a matrix product of its own, for which a step needs no packing of whole matrices, and
-BLAS's; `fnn_core.cutting` picks one a layer. Here each makes the same steps on square layers of
-growing width. BLAS is worth its packing from where its time falls below the other's.
+BLAS's; `fnn_core.cutting` picks one a layer, by the instruction set in use (`FNN_ISA=generic`
+forces the portable one). Here each makes the same steps on square layers of growing width. BLAS is
+worth its packing from where its time falls below the other's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import pytest
 import fnn_core as fnn
 from bench.conftest import smoke
 
-WIDTHS = (256, 512, 768, 1024)
+WIDTHS = (32, 64, 128, 256, 512, 1024)
 SMOKE_WIDTH = 32
 
 

@@ -27,8 +27,9 @@ BACKWARD_ROWS = 256
 #: Input features of a backward task where BLAS computes it, which packs its operands anew for each.
 BLAS_PANEL = 1024
 BLAS_BACKWARD_ROWS = 512
-#: A weight of at least this many entries is multiplied by BLAS, by instruction set: where there is
-#: none, the engine's own product is never slower. `pytest bench/test_products.py` measures it.
+#: A weight of at least this many entries is multiplied by BLAS, by instruction set; on those that
+#: are not named, the engine's own product has not been slower. `pytest bench/test_products.py`
+#: measures it.
 BLAS_FROM_WEIGHTS = {"generic": 64 * 64}
 BLAS_FROM_ROWS = 16
 #: Multiplies and adds below which a team of threads costs more than it brings.
@@ -57,7 +58,7 @@ PART_ENTRIES = 4_000_000
 PACKED_ENTRY = 0.15
 MOVED_ENTRY = 0.15
 MEETING = 1500.0
-#: Entries of `real` that the second-level cache holds beside what a task works on.
+#: What the second-level cache holds beside what a task works on.
 CACHED_BYTES = 512 * 1024
 
 
