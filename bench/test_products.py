@@ -1,4 +1,4 @@
-"""The two products side by side: where `BLAS_FROM_WEIGHTS` and `BLAS_FROM_ROWS` come from.
+"""The two products side by side: where `BLAS_FROM_MULTIPLIES` comes from.
 
 The engine has a matrix product of its own, for which a step needs no packing of whole matrices, and
 BLAS's; `fnn_core.cutting` picks one a layer, by the instruction set in use (`FNN_ISA=generic`

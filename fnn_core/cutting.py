@@ -27,11 +27,10 @@ BACKWARD_ROWS = 256
 #: Input features of a backward task where BLAS computes it, which packs its operands anew for each.
 BLAS_PANEL = 1024
 BLAS_BACKWARD_ROWS = 512
-#: A weight of at least this many entries is multiplied by BLAS, by instruction set; on those that
-#: are not named, the engine's own product has not been slower. `pytest bench/test_products.py`
-#: measures it.
-BLAS_FROM_WEIGHTS = {"generic": 64 * 64}
-BLAS_FROM_ROWS = 16
+#: A product of at least this many multiplies is left to BLAS, by instruction set; on those that are
+#: not named, the engine's own product has not been slower. `pytest bench/test_products.py` measures
+#: it.
+BLAS_FROM_MULTIPLIES = {"generic": 500_000}
 #: Multiplies and adds below which a team of threads costs more than it brings.
 SERIAL_FLOPS = 2_000_000
 #: Input features of a backward task, at most, and outputs of a forward one: more of them spread the
@@ -172,8 +171,8 @@ def _product(layer: LayerPlan, wanted: Pass) -> str:
     """Which product a dense layer takes: the one asked for, or the one measured to be faster."""
     if wanted.gemm != "auto":
         return wanted.gemm
-    fewest = BLAS_FROM_WEIGHTS.get(_engine.build_facts()["isa"], math.inf)
-    return "blas" if layer.weight_count >= fewest and wanted.rows >= BLAS_FROM_ROWS else "native"
+    fewest = BLAS_FROM_MULTIPLIES.get(_engine.build_facts()["isa"], math.inf)
+    return "blas" if layer.weight_count * wanted.rows >= fewest else "native"
 
 
 def _part(size: int, widest: int, is_shared: bool) -> int:
