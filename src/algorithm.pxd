@@ -49,6 +49,10 @@ cdef inline bint is_identity(const Plan *plan, const Layer *layer) noexcept nogi
     return layer.activation == plan.kernels.activations
 
 
+cdef inline long blocks_of(const Plan *plan, long rows) noexcept nogil:
+    return (rows + plan.block_rows - 1) // plan.block_rows if rows > plan.block_rows else 1
+
+
 cdef inline char *forward(const Plan *plan, const Batch *batch, long first_row, long rows,
                           int thread) noexcept nogil:
     """a_k ← C_k(σ_{k−1}(a_{k−1}), W_k) + ι_k(b_k) for k = 1..n, over one block of samples. Returns F_n."""
@@ -92,7 +96,7 @@ cdef inline void forward_by_layers(const Plan *plan, const Batch *batch, int thr
     cdef const Layer *layer
     cdef const char *x
     cdef char *a
-    cdef long k, task, blocks = (batch.rows + plan.block_rows - 1) // plan.block_rows
+    cdef long k, task, blocks = blocks_of(plan, batch.rows)
     cdef Epilogue epilogue
     cdef Block block
     block.draw = &batch.draw
@@ -341,8 +345,8 @@ cdef inline Task describe_task(const Plan *plan, const Batch *batch, const Layer
                                int thread) noexcept nogil:
     cdef long rows = rows_of_chunk(batch, layer)
     cdef Task task
-    task.panel = number % layer.panels
-    task.chunk = number // layer.panels
+    task.chunk = number // layer.panels if layer.chunks > 1 else 0  # a division is dear to a small net
+    task.panel = number - task.chunk * layer.panels
     task.first_row = task.chunk * rows
     task.end_row = min(batch.rows, task.first_row + rows)
     task.block.draw = &batch.draw
@@ -355,7 +359,7 @@ cdef inline Task describe_task(const Plan *plan, const Batch *batch, const Layer
 
 
 cdef inline long rows_of_chunk(const Batch *batch, const Layer *layer) noexcept nogil:
-    return (batch.rows + layer.chunks - 1) // layer.chunks
+    return (batch.rows + layer.chunks - 1) // layer.chunks if layer.chunks > 1 else batch.rows
 
 
 cdef inline void backward_task(const Plan *plan, const Batch *batch, const Layer *layer, long number, long lowest,

@@ -7,7 +7,7 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from algorithm cimport (
-    RUN_LENGTH, Batch, Sink, backward, backward_block, backward_from_factors, begin_backward, forward,
+    RUN_LENGTH, Batch, Sink, backward, backward_block, backward_from_factors, begin_backward, blocks_of, forward,
     forward_by_layers, forward_to_checkpoints, loss_slope_place, output_of_batch,
 )
 from kernels cimport Layer, Optimizer, OptimizerKernel, meet, seconds_now
@@ -187,7 +187,7 @@ cdef inline double forward_and_loss(Training *training, Batch *batch, long first
     """The forward half of a step, and T of the last layer. Returns the loss of the batch, on every thread."""
     cdef const Plan *plan = training.plan
     cdef double *losses = <double *> (training.workspace + plan.block_losses)
-    cdef long blocks = (batch.rows + plan.block_rows - 1) // plan.block_rows
+    cdef long blocks = blocks_of(plan, batch.rows)
     cdef long block, first_row, rows
     cdef char *output
     cdef char *slope
@@ -246,7 +246,7 @@ cdef inline double stream(Training *training, const Batch *batch, long first, in
     cdef const Plan *plan = training.plan
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef double *losses = <double *> (training.workspace + plan.block_losses)
-    cdef long blocks = (batch.rows + plan.block_rows - 1) // plan.block_rows
+    cdef long blocks = blocks_of(plan, batch.rows)
     cdef long chunk = thread, block
     cdef const Data *data = &training.data
     cdef Batch part
