@@ -32,7 +32,11 @@ def check(net, names, loss, X, y, s=None, trainable=None, dtype="float64"):
         if g[k] is None:
             assert grads.biases[k] is None
         else:
-            nets.assert_close(grads.biases[k], g[k], dtype, terms, what=f"g_{k + 1}")
+            # As one more row of G_k, the bias being the weight of a constant 1: alone, its terms
+            # may cancel.
+            assert grads.biases[k].shape == g[k].shape
+            got, expected = np.append(grads.weights[k], grads.biases[k]), np.append(G[k], g[k])
+            nets.assert_close(got, expected, dtype, terms, what=f"G_{k + 1}, g_{k + 1}")
     nets.assert_close(grads.theta, nets.theta_of(G, g, net), dtype, terms, what="theta")
     nets.assert_close(net.loss(X, y, sample_weight=s), want, dtype, len(X), what="net.loss")
 
