@@ -90,6 +90,20 @@ def test_shapes_and_exact_maxima(dtype, rng):
         nets.assert_close(net.predict(X), reference.predict(layers, X), dtype, 56)
 
 
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+def test_pixels_of_every_width(dtype, rng):
+    """Where windows cover the image, a narrow pixel is written as a whole vector."""
+    for channels in range(1, 20):
+        net = fnn.Network([fnn.MaxPool(2)], input_shape=(6, 8, channels), dtype=dtype)
+        X = rng.normal(size=(3, 6, 8, channels)).astype(dtype)
+        H = rng.normal(size=(3, 3, 4, channels)).astype(dtype)
+        windows = X.reshape(3, 3, 2, 4, 2, channels)
+        greatest = windows.max(axis=(2, 4), keepdims=True)
+        nets.assert_same_bits(net.predict(X), greatest[:, :, 0, :, 0])
+        expected = np.where(windows == greatest, H[:, :, None, :, None], 0).astype(dtype)
+        nets.assert_same_bits(net.vjp(X, H)[1], expected.reshape(X.shape))
+
+
 @pytest.mark.parametrize("mode", nets.MODES)
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("args", [(2,), (3,), (3, 1), (2, 3), ((2, 3), (1, 2))])
