@@ -50,6 +50,7 @@ cdef inline bint is_identity(const Plan *plan, const Layer *layer) noexcept nogi
 
 
 cdef inline long blocks_of(const Plan *plan, long rows) noexcept nogil:
+    """Blocks of a batch, which has a sample at least. A division is dear to a small net."""
     return (rows + plan.block_rows - 1) // plan.block_rows if rows > plan.block_rows else 1
 
 
@@ -345,7 +346,7 @@ cdef inline Task describe_task(const Plan *plan, const Batch *batch, const Layer
                                int thread) noexcept nogil:
     cdef long rows = rows_of_chunk(batch, layer)
     cdef Task task
-    task.chunk = number // layer.panels if layer.chunks > 1 else 0  # a division is dear to a small net
+    task.chunk = number // layer.panels if layer.chunks > 1 else 0  # as in blocks_of
     task.panel = number - task.chunk * layer.panels
     task.first_row = task.chunk * rows
     task.end_row = min(batch.rows, task.first_row + rows)

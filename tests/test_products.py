@@ -116,11 +116,21 @@ def test_tasks_larger_than_a_block(rows, gemm, dtype, monkeypatch):
         assert_product(delta / 2, X, W.T, b - H, dtype=dtype, what="F − h")
 
 
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("rows", [1, 23, 24, 300])
+def test_rows_that_lie_pages_apart(rows, dtype):
+    """They are copied by groups of panels, and the last columns by the tile that reads them."""
+    for inputs, outputs in [(30, 2068), (300, 2048), (2068, 270)]:
+        check(rows, inputs, outputs, dtype, "native")
+
+
 # --- bits -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
-@pytest.mark.parametrize(("inputs", "outputs"), [(3, 7), (129, 65), (300, 200), (512, 128)])
+@pytest.mark.parametrize(
+    ("inputs", "outputs"), [(3, 7), (64, 1), (129, 65), (300, 200), (512, 128)]
+)
 def test_bits_do_not_depend_on_how_many_samples(inputs, outputs, dtype):
     """From five on: fewer are inner products on the way back."""
     net = layer(inputs, outputs, dtype)
