@@ -1,7 +1,7 @@
 """How a pass's work is cut, in which order it is done, and which product does it.
 
 All of this depends on the net, the batch and the instruction set alone, never on the number of
-threads: that is why results do not.
+threads: that is why results do not. The one exception, how wide a forward task is, changes no bits.
 """
 
 from __future__ import annotations
@@ -33,9 +33,13 @@ BLAS_BACKWARD_ROWS = 512
 BLAS_FROM_MULTIPLIES = {"generic": 500_000}
 #: Multiplies and adds below which a team of threads costs more than it brings.
 SERIAL_FLOPS = 2_000_000
-#: Input features of a backward task, at most, and outputs of a forward one: more of them spread the
-#: packing of the other operand over more rows, fewer leave more tasks to share out.
+#: Input features of a backward task, at most, and outputs of a forward one where threads share them
+#: out: more of them spread the packing of the other operand over more rows, fewer leave more tasks.
 FEATURES = 256
+#: Outputs of a forward task, at most, where there are tasks enough for the threads.
+OUTPUTS = 2048
+#: Forward tasks for each thread, from which on they are not made narrower.
+TASKS_OF_THREAD = 2
 #: Those tasks are multiples of this many features: the columns of the native product's tiles.
 TILE = 16
 #: Multiplies from which a layer is shared out in an even number of tasks.
@@ -161,10 +165,23 @@ def _cut_into_panels(layer: LayerPlan, wanted: Pass) -> None:
     is_shared = layer.weight_count * wanted.rows >= SHARED_PRODUCT
     layer.panel = _part(layer.inputs, widest, is_shared)
     layer.panels = -(-layer.inputs // layer.panel)
-    layer.part = _part(layer.outputs, widest, is_shared)
+    layer.part = _part(layer.outputs, _widest_part(layer, wanted), is_shared)
     layer.parts = -(-layer.outputs // layer.part)
     rows = BLAS_BACKWARD_ROWS if layer.gemm == "blas" else BACKWARD_ROWS
     layer.backward_rows = min(wanted.rows, rows)
+
+
+def _widest_part(layer: LayerPlan, wanted: Pass) -> int:
+    """The outputs of a forward task, at most.
+
+    The engine's own product has the same bits however its columns are cut, so the number of threads
+    may count here.
+    """
+    if layer.gemm == "blas":
+        return BLAS_PANEL
+    blocks = -(-wanted.rows // LAYER_ROWS)
+    wanted_parts = -(-TASKS_OF_THREAD * max(1, wanted.threads) // blocks)
+    return max(FEATURES, min(OUTPUTS, layer.outputs // wanted_parts))
 
 
 def _product(layer: LayerPlan, wanted: Pass) -> str:
