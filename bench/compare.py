@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"left out: {kind.name} is not installed", file=sys.stderr)
     peak = machine.measure_fma_peak(options.dtype, threads)
     print_header(installed, options.dtype, threads, peak)
+    modules = [module for kind in installed for module in kind.modules]
+    about = {"dtype": options.dtype} | machine.describe(modules)
     wrong = 0
     rows: dict[str, Any] = {}
     for net in nets:
@@ -76,10 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         wrong += len(able) - len(correct)
         rows[net.name] = summary(net, measure(net, correct, threads, options), peak)
         print_row(net, installed, able, rows[net.name])
-    if options.json:
-        modules = [module for kind in installed for module in kind.modules]
-        about = {"dtype": options.dtype} | machine.describe(modules)
-        write(options.json, about, [{"threads": threads, "peak": peak, "nets": rows}])
+        if options.json:  # after each net, so that a run that is cut off leaves what it has
+            write(options.json, about, [{"threads": threads, "peak": peak, "nets": rows}])
     return EXIT_WRONG if wrong else 0
 
 
@@ -124,9 +124,9 @@ def run_apart(arguments: Sequence[str], options: argparse.Namespace) -> int:
             measured = json.loads(kept.read_text())
             about = measured["about"]
             runs += measured["runs"]
+            if options.json:
+                write(options.json, about, runs)
             print(flush=True)
-    if options.json:
-        write(options.json, about, runs)
     return worst
 
 
