@@ -238,3 +238,25 @@ def test_interrupt_ends_a_long_epoch():
     """Signals are answered within an epoch too, not only between epochs."""
     one_epoch = INTERRUPT.replace("data(n=8192)", "data(n=200_000)").replace("=10**6", "=10**4")
     assert nets.run_python("-c", one_epoch, "1", timeout=100).split() == ["interrupted"] * 2
+
+
+def test_parts_of_a_wide_layer_have_the_same_bits(rng):
+    """How many outputs a forward task takes depends on the number of threads."""
+    X, y = rng.normal(size=(300, 70)), rng.normal(size=(300, 5))
+
+    def trained(n_threads):
+        layers = [fnn.Dense(1030, "tanh"), fnn.Dense(769, "relu"), fnn.Dense(5)]
+        net = fnn.Network(
+            layers,
+            input_shape=70,
+            loss="squared_error",
+            n_threads=n_threads,
+            schedule="layers",
+            seed=0,
+        )
+        net.fit(X, y, batch_size=300, epochs=2)
+        return net.theta
+
+    alone = trained(1)
+    for n_threads in (2, 3, 4):
+        assert (trained(n_threads) == alone).all()
