@@ -104,10 +104,13 @@ LARGE = ["BLOCK_ROWS", "LAYER_ROWS", "BACKWARD_ROWS", "FEATURES"]
 @pytest.mark.parametrize("gemm", GEMMS)
 @pytest.mark.parametrize("rows", [257, 512, 777])
 def test_tasks_larger_than_a_block(rows, gemm, dtype, monkeypatch):
-    """All samples and features in one product: several blocks of rows, several runs of samples."""
+    """All samples and features in one product: several blocks of rows, several runs of samples.
+
+    Of 257, 259 and 523 features, packed, the last block has fewer than a tile.
+    """
     for name in LARGE:
         monkeypatch.setattr(f"fnn_core.cutting.{name}", 1024)
-    for inputs, outputs in [(257, 17), (600, 128), (512, 256), (300, 515)]:
+    for inputs, outputs in [(257, 17), (600, 128), (512, 256), (300, 515), (259, 521), (523, 521)]:
         check(rows, inputs, outputs, dtype, gemm)
         net = layer(inputs, outputs, dtype, gemm)
         X, H = drawn(rows, inputs, outputs, dtype)
