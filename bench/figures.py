@@ -4,7 +4,8 @@
     python bench/figures.py
 
 The second draws docs/speed.png and docs/memory.png. It measures the memory modes itself, in turns,
-and writes the tables into the README, between the comments that name them. It wants matplotlib.
+and writes the tables into the README, between the comments that name them. What compare.py kept on
+other machines, as docs/speed-MACHINE.json, becomes a table of its own. It wants matplotlib.
 """
 
 from __future__ import annotations
@@ -46,13 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pyplot = drawing.prepared_pyplot()
     # Only now: it imports NumPy, which reads its number of threads then.
     from bench import memory_figure, speed_figure
-    from bench.nets import SETS
+    from bench.nets import NETS, SETS
 
     options.docs.mkdir(parents=True, exist_ok=True)
     for name, nets in (("speed", SETS["table"]), ("untuned", SETS["untuned"])):
         table = speed_figure.table(speed["runs"], [net.name for net in nets])
         if table:
             write(options.readme, name, table)
+    for elsewhere in sorted(options.docs.glob("speed-*.json")):
+        runs = json.loads(elsewhere.read_text())["runs"]
+        write(options.readme, elsewhere.stem, speed_figure.table(runs, list(NETS)))
     speed_figure.draw(pyplot, speed, options.docs / "speed.png")
     points = memory_figure.measure()
     write(options.readme, "memory", memory_figure.table(points))

