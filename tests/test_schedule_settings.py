@@ -38,6 +38,8 @@ def test_what_auto_takes(dtype):
     for net in (small, digits):
         for n in (1, 16, 64):
             assert schedule_of(net, n) != "streaming", "of one block"
+    assert schedule_of(small, 64) == "blocks"
+    assert schedule_of(digits, 64) == "layers", "one block, which one thread would take forward"
     image = images.network(images.NETS["image"][1]("relu"), images.NETS["image"][0], dtype=dtype)
     for n in (1, 64, 10_000):
         assert schedule_of(image, n) == "blocks"
