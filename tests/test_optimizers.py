@@ -131,6 +131,31 @@ def test_state_belongs_to_one_net(rng):
     mine.step(X, y, optimizer)
 
 
+DECAYING = {
+    "sgd": {"momentum": 0.75},
+    "adam": {"betas": (0.75, 0.75)},
+    "adamw": {"betas": (0.75, 0.75), "weight_decay": 0.0},
+    "rmsprop": {"alpha": 0.75, "momentum": 0.75, "centered": True},
+}
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("name", DECAYING)
+def test_what_decays_ends_at_zero(name, dtype, rng):
+    """It does not stay a few subnormal spacings above it, where steps take longer."""
+    net, optimizer = nets.network([7, 3], dtype=dtype), pair(name, **DECAYING[name])[0]
+    weights = nets.places_in_theta(net)[0][0]
+    X, y = rng.normal(size=(9, 7)).astype(dtype), rng.normal(size=(9, 3)).astype(dtype)
+    net.step(X, y, optimizer)
+    state = [array[weights] for array in optimizer._state.arrays if array is not None]
+    assert all(np.all(moment != 0) for moment in state)
+    for _ in range(3000):
+        net.step(np.zeros_like(X), y, optimizer)  # G_1 is zero
+    state = [array[weights] for array in optimizer._state.arrays if array is not None]
+    assert all(np.all(moment == 0) for moment in state)
+    assert np.isfinite(net.theta).all()
+
+
 # --- schedules ------------------------------------------------------------------------------------
 
 SCHEDULES = {
