@@ -55,9 +55,9 @@ CHUNKS = 8
 #: Entries of all those parts of one layer.
 PART_ENTRIES = 4_000_000
 
-# The cost model behind schedule="auto", in nanoseconds, as measured on a Zen 3 core: a multiply or an
-# addition, an entry of a weight packed once more, an entry moved between the second-level cache and
-# the next, and a meeting of the threads.
+# The cost model behind schedule="auto", in nanoseconds, as measured on a Zen 3 core: a multiply or
+# an addition, an entry of a weight packed once more, an entry moved between the second-level cache
+# and the next, and a meeting of the threads.
 FLOP = 0.01
 PACKED_ENTRY = 0.15
 MOVED_ENTRY = 0.15

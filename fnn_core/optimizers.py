@@ -46,8 +46,8 @@ class Optimizer:
     A new optimizer is a subclass with its settings, a line in `REGISTRY`, and a kernel. A setting
     may be changed later, and holds from the next call on.
 
-    Where a running mean or a velocity decays to less than the smallest normal number of its dtype, it
-    becomes zero, which rounding would keep it from.
+    Where a running mean or a velocity decays to less than the smallest normal number of its dtype,
+    it becomes zero, which rounding would keep it from.
 
     Attributes
     ----------

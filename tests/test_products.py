@@ -106,7 +106,8 @@ LARGE = ["BLOCK_ROWS", "LAYER_ROWS", "BACKWARD_ROWS", "FEATURES"]
 def test_tasks_larger_than_a_block(rows, gemm, dtype, monkeypatch):
     """All samples and features in one product: several blocks of rows, several runs of samples.
 
-    The last task of 530 features has 258 of them: packed, two in its second block, fewer than a tile.
+    The last task of 530 features has 258 of them: packed, two in its second block, which is lower
+    than a tile.
     """
     for name in LARGE:
         monkeypatch.setattr(f"fnn_core.cutting.{name}", 1024)
