@@ -11,7 +11,6 @@ extern const Kernels kernels_avx2_f32, kernels_avx2_f64, kernels_avx512_f32, ker
 typedef struct {
     const Kernels *single_precision, *double_precision;
     int (*is_supported)(void);
-    int by_default; /* 0: only where asked for by name */
 } Isa;
 
 static int always(void) { return 1; }
@@ -24,14 +23,13 @@ static int has_avx512(void)
 }
 #endif
 
-/* Best first. On the processor where AVX-512 was measured (Zen 4, whose vector units are 32 bytes wide) steps
- * took between 0.88 and 1.09 of AVX2's time, so that it is never picked unasked. */
+/* Best first. AVX-512 was measured on Zen 4, whose vector units are 32 bytes wide. */
 static const Isa isas[] = {
 #if defined(__x86_64__)
-    {&kernels_avx512_f32, &kernels_avx512_f64, has_avx512, 0},
-    {&kernels_avx2_f32, &kernels_avx2_f64, has_avx2, 1},
+    {&kernels_avx512_f32, &kernels_avx512_f64, has_avx512},
+    {&kernels_avx2_f32, &kernels_avx2_f64, has_avx2},
 #endif
-    {&kernels_generic_f32, &kernels_generic_f64, always, 1},
+    {&kernels_generic_f32, &kernels_generic_f64, always},
 };
 #define ISAS (sizeof isas / sizeof isas[0])
 
@@ -40,7 +38,7 @@ static const Isa *in_use = &isas[ISAS - 1];
 int choose_isa(const char *name)
 {
     for (size_t i = 0; i < ISAS; i++) {
-        if (name ? strcmp(name, isas[i].single_precision->isa) != 0 : !isas[i].by_default) continue;
+        if (name && strcmp(name, isas[i].single_precision->isa) != 0) continue;
         if (!isas[i].is_supported()) continue;
         in_use = &isas[i];
         return 1;
