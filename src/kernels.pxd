@@ -49,6 +49,7 @@ cdef extern from "kernels/engine.h" nogil:
         long *dilation
         long *before
         long channels, filters, groups
+        int algorithm
 
     ctypedef void Product()
 

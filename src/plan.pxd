@@ -103,6 +103,7 @@ cdef inline int fill_geometry(Geometry *geometry, description) except -1:
     geometry.channels = description.channels
     geometry.filters = description.filters
     geometry.groups = description.groups
+    geometry.algorithm = description.algorithm
     return 0
 
 

@@ -47,7 +47,9 @@ def mirror(net, specs):
     """The same net for the reference, in float64."""
     x, layers = np.zeros((1, *np.atleast_1d(net.input_shape))), []
     for spec, W, b in zip(specs, net.weights, net.biases, strict=True):
-        layer = reference_maps.BUILD[spec.kind](x.shape[1:], *spec.args, **spec.options)
+        # How a convolution is computed is not the reference's concern.
+        options = {name: it for name, it in spec.options.items() if name != "algorithm"}
+        layer = reference_maps.BUILD[spec.kind](x.shape[1:], *spec.args, **options)
         x = layer.preactivation(x)
         if W is not None:
             assert W.shape == layer.W.shape
@@ -201,6 +203,19 @@ def convolutions(draw, axes, transposed=False):
         "bias": draw(st.sampled_from([True, True, False])),
     }
     spec = Spec("ConvTranspose" if transposed else "Conv", (filters, alike(draw, k)), options)
+    return Drawn(spec, (*sizes, channels), draw(st.integers(1, 5)), draw(st.integers(0, 2**16)))
+
+
+@st.composite
+def by_winograd(draw, transposed=False):
+    """A kernel of 3 × 3 after Winograd, whatever the sizes; at least one cell comes out."""
+    pads = tuple((draw(st.integers(0, 3)), draw(st.integers(0, 3))) for _ in range(2))
+    least = [sum(pad) - 1 if transposed else 3 - sum(pad) for pad in pads]
+    sizes = [max(each, 1) + draw(st.integers(0, 9)) for each in least]
+    widths = st.sampled_from([1, 2, 3, 5, 7, 8, 9, 16, 17, 31, 33, 40])
+    channels, filters = draw(widths), draw(widths)
+    options = {"padding": pads, "bias": draw(st.booleans()), "algorithm": "winograd"}
+    spec = Spec("ConvTranspose" if transposed else "Conv", (filters, 3), options)
     return Drawn(spec, (*sizes, channels), draw(st.integers(1, 5)), draw(st.integers(0, 2**16)))
 
 

@@ -12,6 +12,8 @@ from hypothesis import given, settings
 MAPS = {
     **{f"conv {d}": (images.convolutions(d), 60) for d in (1, 2, 3)},
     **{f"transpose {d}": (images.convolutions(d, transposed=True), 40) for d in (1, 2, 3)},
+    "winograd": (images.by_winograd(), 60),
+    "winograd, transposed": (images.by_winograd(transposed=True), 60),
     **{f"average {d}": (images.pools("AvgPool", d), 30) for d in (1, 2, 3)},
     **{f"maximum {d}": (images.pools("MaxPool", d), 30) for d in (1, 2, 3)},
 }

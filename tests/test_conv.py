@@ -72,8 +72,11 @@ def test_transposes_in_float32(drawn):
 # --- sizes around those of vectors and tiles ------------------------------------------------------
 
 WIDE = {  # channels and filters with odd tails; kernels that read most of a row, or one cell
-    "3x3, 64 to 64": ((9, 11, 64), [images.Conv(64, 3, "tanh", padding="same")]),
-    "3x3, 31 to 67": ((7, 8, 31), [images.Conv(67, 3, "tanh")]),
+    "3x3, 64 to 64": (
+        (9, 11, 64),
+        [images.Conv(64, 3, "tanh", padding="same", algorithm="direct")],
+    ),
+    "3x3, 31 to 67": ((7, 8, 31), [images.Conv(67, 3, "tanh", algorithm="direct")]),
     "1x1, 130 to 33": ((5, 6, 130), [images.Conv(33, 1)]),
     "5x5 on one channel": ((28, 28, 1), [images.Conv(6, 5, "relu"), images.AvgPool(2)]),
     "one channel, every other line": ((9, 19, 1), [images.Conv(5, 3, "tanh", stride=(2, 1))]),
@@ -83,7 +86,10 @@ WIDE = {  # channels and filters with odd tails; kernels that read most of a row
     "few channels below many": ((12, 13, 6), [images.Conv(16, 5, "tanh")]),
     "few channels, strides": ((13, 17, 6), [images.Conv(33, 5, stride=(2, 3), padding=2)]),
     "few channels, in space": ((5, 6, 9, 3), [images.Conv(40, (2, 2, 3), "tanh")]),
-    "3x3, 16 to 128": ((10, 9, 16), [images.Conv(128, 3, "tanh", padding="same")]),
+    "3x3, 16 to 128": (
+        (10, 9, 16),
+        [images.Conv(128, 3, "tanh", padding="same", algorithm="direct")],
+    ),
     "stride 2": ((17, 19, 16), [images.Conv(32, 3, "tanh", stride=2, padding=1)]),
     "depthwise": ((13, 12, 37), [images.Conv(37, 3, padding="same", groups=37)]),
     "depthwise, two each": ((9, 9, 19), [images.Conv(38, 3, groups=19, stride=2)]),
@@ -95,7 +101,10 @@ WIDE = {  # channels and filters with odd tails; kernels that read most of a row
     "one pixel": ((1, 1, 40), [images.Conv(24, 3, padding=1)]),
     "whole image": ((6, 5, 18), [images.Conv(20, (6, 5), "tanh")]),
     "upwards": ((6, 5, 32), [images.ConvTranspose(17, 4, "tanh", stride=2, padding=1)]),
-    "upwards, 3x3 same": ((7, 7, 33), [images.ConvTranspose(64, 3, padding="same")]),
+    "upwards, 3x3 same": (
+        (7, 7, 33),
+        [images.ConvTranspose(64, 3, padding="same", algorithm="direct")],
+    ),
     "upwards, gaps": ((4, 5, 6), [images.ConvTranspose(5, 2, stride=3, padding="same")]),
     "upwards, depthwise": ((6, 6, 35), [images.ConvTranspose(35, 3, stride=2, groups=35)]),
 }

@@ -16,6 +16,7 @@ FILES = [
     "test_products.py",
     "test_schedules.py",
     "test_vector_math.py",
+    "test_winograd.py",
 ]
 #: Of these files, what no instruction set of ours has a part in.
 LEFT_OUT = "blas or coefficients_are_those_that_the_script_derives"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fnn_core.activations import Activation, as_activation
-from fnn_core.checks import as_flag, as_positive_int
+from fnn_core.checks import as_choice, as_flag, as_positive_int
 from fnn_core.initializers import Initializer, as_initializer
 from fnn_core.layers.base import Connection, Layer
 from fnn_core.layers.geometry import (
+    ALGORITHMS,
     Geometry,
     Padding,
     Shape,
@@ -39,6 +40,7 @@ class _Convolution(Layer):
         bias: bool = True,
         trainable: bool = True,
         initializer: Initializer | None = None,
+        algorithm: str = "auto",
     ) -> None:
         self.filters = as_positive_int(filters, "filters")
         self.kernel_size = check_sizes(kernel_size, "kernel_size")
@@ -50,6 +52,7 @@ class _Convolution(Layer):
         self.bias = as_flag(bias, "bias")
         self.trainable = as_flag(trainable, "trainable")
         self.initializer = as_initializer(initializer)
+        self.algorithm = as_choice(algorithm, "algorithm", ALGORITHMS)
         if self.filters % self.groups:
             raise ValueError(f"groups = {groups}: expected a divisor of filters = {filters}")
 
@@ -64,6 +67,7 @@ class _Convolution(Layer):
             "groups": self.groups,
             "bias": self.bias,
             "trainable": self.trainable,
+            "algorithm": self.algorithm,
             **self._setting_of_initializer(),
         }
 
@@ -75,12 +79,17 @@ class _Convolution(Layer):
                 f"groups = {self.groups}: expected a divisor of the {input_shape[-1]} input "
                 "channels"
             )
-        return (
-            input_shape[:-1],
-            per_axis(self.kernel_size, axes, "kernel_size"),
-            per_axis(self.stride, axes, "stride"),
-            per_axis(self.dilation, axes, "dilation"),
-        )
+        kernel = per_axis(self.kernel_size, axes, "kernel_size")
+        stride = per_axis(self.stride, axes, "stride")
+        dilation = per_axis(self.dilation, axes, "dilation")
+        if self.algorithm == "winograd" and (
+            kernel != (3, 3) or max(*stride, *dilation, self.groups) > 1
+        ):
+            raise ValueError(
+                "algorithm = 'winograd': expected images, kernel_size 3, and stride, dilation and "
+                f"groups 1, got {self!r} over {axes} spatial axes"
+            )
+        return input_shape[:-1], kernel, stride, dilation
 
 
 class Conv(_Convolution):
@@ -103,6 +112,11 @@ class Conv(_Convolution):
         The channels are cut into that many groups that do not see each other.
     bias, trainable, initializer
         As in `Dense`. The weight has shape ``(filters, *kernel_size, channels // groups)``.
+    algorithm : {"auto", "direct", "winograd"}
+        ``"winograd"`` is for images, kernels of 3 × 3, and stride, dilation and groups of 1. It
+        takes less than half the multiplies for C, C† and C††, and rounds about as much as the
+        direct sum, at worst (of one channel) three times as much. ``"auto"`` takes it where it was
+        measured to be quicker: from about 16 channels and 8 filters on.
 
     Raises
     ------
@@ -142,6 +156,7 @@ class Conv(_Convolution):
                 channels=channels,
                 filters=self.filters,
                 groups=self.groups,
+                algorithm=ALGORITHMS.index(self.algorithm),
             ),
         )
 
@@ -156,7 +171,8 @@ class ConvTranspose(_Convolution):
     ----------
     filters : int
         Output channels.
-    kernel_size, activation, stride, padding, dilation, groups, bias, trainable, initializer
+    kernel_size, activation, stride, padding, dilation, groups, bias, trainable, initializer, \
+algorithm
         As in `Conv`, of the convolution from the outputs to the inputs. The weight is that
         convolution's, of shape ``(channels, *kernel_size, filters // groups)``.
 
@@ -209,5 +225,6 @@ class ConvTranspose(_Convolution):
                 channels=self.filters,
                 filters=channels,
                 groups=self.groups,
+                algorithm=ALGORITHMS.index(self.algorithm),
             ),
         )

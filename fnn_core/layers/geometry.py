@@ -13,6 +13,9 @@ Shape = tuple[int, ...]
 Sizes = int | tuple[int, ...]
 Padding = str | int | tuple[int, ...] | tuple[tuple[int, int], ...]
 
+#: How a convolution is computed, in the order of the kernels' own names for it.
+ALGORITHMS = ("auto", "direct", "winograd")
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -30,6 +33,7 @@ class Geometry:
     channels: int
     filters: int
     groups: int
+    algorithm: int = 0  # its place in ALGORITHMS
 
 
 def three_axes(sizes: Shape, filler: int) -> Shape:

@@ -139,9 +139,12 @@ typedef struct {
 /* Of a convolution or a pool. Axes are outer, middle and inner; an image has no middle one, a line neither
  * middle nor outer: their sizes are 1. Images are channels last. */
 #define AXES 3
+/* How a convolution is done: as is cheapest, as it is defined, or after Winograd. */
+enum Algorithm { AUTO, DIRECT, WINOGRAD };
 typedef struct {
     long in[AXES], out[AXES], kernel[AXES], stride[AXES], dilation[AXES], before[AXES];
     long channels, filters, groups;
+    int algorithm; /* enum Algorithm */
 } Geometry;
 
 struct Layer {
