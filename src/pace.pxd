@@ -9,6 +9,7 @@ from kernels cimport seconds_now
 cdef enum:
     FIRST_STEPS = 4           # of a segment before anything is known
     PROBE_AFTER = 32          # segments before another look at the slower way
+    PROBE_SEGMENTS = 4        # of a look, whose last one counts: a core that slept takes milliseconds to wake
     PROBE_AT_MOST = 2048      # likewise; each look that changes nothing doubles the time to the next
 
 cdef extern from *:
@@ -16,15 +17,24 @@ cdef extern from *:
     #define SEGMENT_SECONDS 2e-3
     /* A step that is longer than this gains more from its threads than it can lose by waiting. */
     #define LONG_STEP_SECONDS 1e-2
+    /* A segment counts for no more than this times what is known: another process that held a core just then,
+       once, changes nothing. */
+    #define MOST_GROWTH 1.5
     """
     const double SEGMENT_SECONDS
     const double LONG_STEP_SECONDS
+    const double MOST_GROWTH
 
 
 cdef struct Pace:
     double together, alone    # seconds a step; 0: not known
     long segments             # made so far
-    long probe, interval      # the segment of the next look, and how long after the last it comes
+    long probe, interval      # the first segment of the next look, and how long after the last it comes
+
+
+cdef inline bint probes(const Pace *pace) noexcept nogil:
+    """Whether the next segment is part of a look at the slower way."""
+    return pace.alone > 0 and pace.probe <= pace.segments < pace.probe + PROBE_SEGMENTS
 
 
 cdef inline int team_of_segment(const Pace *pace, int threads) noexcept nogil:
@@ -34,7 +44,7 @@ cdef inline int team_of_segment(const Pace *pace, int threads) noexcept nogil:
         return threads
     if pace.alone == 0:
         return 1
-    return 1 if alone != (pace.segments == pace.probe) else threads
+    return 1 if alone != probes(pace) else threads
 
 
 cdef inline long steps_of_segment(const Pace *pace, int team, int threads, long left) noexcept nogil:
@@ -52,11 +62,12 @@ cdef inline void note_segment(Pace *pace, int team, double seconds, long steps) 
     cdef bint was_alone = pace.alone < pace.together
     cdef double known = pace.together if team > 1 else pace.alone
     cdef double taken = seconds / steps
-    cdef bint probed = pace.segments == pace.probe
+    cdef bint probed = probes(pace)
     pace.segments += 1
-    if pace.segments == 1 and taken < LONG_STEP_SECONDS:
+    if (pace.segments == 1 or (probed and probes(pace))) and taken < LONG_STEP_SECONDS:
         return
-    taken = taken if known == 0 or probed else 0.5 * (known + taken)
+    if known > 0 and not probed:
+        taken = 0.5 * (known + min(taken, MOST_GROWTH * known))
     if team > 1:
         pace.together = taken
     else:
