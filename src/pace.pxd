@@ -10,7 +10,7 @@ cdef enum:
     FIRST_STEPS = 4           # of a segment before anything is known
     PROBE_AFTER = 32          # segments before another look at the slower way
     PROBE_SEGMENTS = 4        # of a look, whose last one counts: a core that slept takes milliseconds to wake
-    PROBE_AT_MOST = 2048      # likewise; each look that changes nothing doubles the time to the next
+    PROBE_AT_MOST = 256       # likewise; each look that changes nothing doubles the time to the next
 
 cdef extern from *:
     """
