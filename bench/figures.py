@@ -4,8 +4,9 @@
     python bench/figures.py
 
 The second draws docs/speed.png and docs/memory.png. It measures the memory modes itself, in turns,
-and writes the tables into the README, between the comments that name them. What compare.py kept on
-other machines, as docs/speed-MACHINE.json, becomes a table of its own. It wants matplotlib.
+and writes the tables into the README, between the comments that name them. Of several measurements
+(docs/speed.json, docs/speed-2.json and so on) it shows medians, and how far apart the ratios were.
+It wants matplotlib.
 """
 
 from __future__ import annotations
@@ -31,33 +32,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:
-        speed = json.loads(options.speed.read_text())
+        paths = options.speed or sorted((ROOT / "docs").glob("speed*.json"))
+        speeds = [json.loads(path.read_text()) for path in paths]
         options.readme.read_text()
     except (OSError, ValueError) as error:
         parser.error(f"cannot be read: {error}")
-    if "runs" not in speed:
-        parser.error(f"{options.speed}: measure again, it is not what compare.py writes")
-    if not all(
-        set(OURS) & set(net["microseconds"])
-        for run in speed["runs"]
-        for net in run["nets"].values()
-    ):
-        parser.error(f"{options.speed}: measure again, with fnn_fit or fnn_step")
+    if not paths:
+        parser.error("--speed: there is no docs/speed*.json, which compare.py writes")
+    for path, speed in zip(paths, speeds, strict=True):
+        if "runs" not in speed:
+            parser.error(f"{path}: measure again, it is not what compare.py writes")
+        if not all(
+            set(OURS) & set(net["microseconds"])
+            for run in speed["runs"]
+            for net in run["nets"].values()
+        ):
+            parser.error(f"{path}: measure again, with fnn_fit or fnn_step")
     machine.limit_threads(1)
     pyplot = drawing.prepared_pyplot()
     # Only now: it imports NumPy, which reads its number of threads then.
     from bench import memory_figure, speed_figure
-    from bench.nets import NETS, SETS
+    from bench.nets import SETS
 
     options.docs.mkdir(parents=True, exist_ok=True)
+    runs = speed_figure.medians([run for speed in speeds for run in speed["runs"]])
     for name, nets in (("speed", SETS["table"]), ("untuned", SETS["untuned"])):
-        table = speed_figure.table(speed["runs"], [net.name for net in nets])
+        table = speed_figure.table(runs, [net.name for net in nets])
         if table:
             write(options.readme, name, table)
-    for elsewhere in sorted(options.docs.glob("speed-*.json")):
-        runs = json.loads(elsewhere.read_text())["runs"]
-        write(options.readme, elsewhere.stem, speed_figure.table(runs, list(NETS)))
-    speed_figure.draw(pyplot, speed, options.docs / "speed.png")
+    speed_figure.draw(pyplot, runs, speeds[0]["about"]["dtype"], options.docs / "speed.png")
     points = memory_figure.measure()
     write(options.readme, "memory", memory_figure.table(points))
     memory_figure.draw(pyplot, points, options.docs / "memory.png")
@@ -72,8 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--speed", type=Path, default=ROOT / "docs" / "speed.json", metavar="FILE",
-        help="from compare.py (docs/speed.json)")  # fmt: skip
+    add("--speed", type=Path, nargs="+", metavar="FILE",
+        help="from compare.py, one a measurement (docs/speed*.json)")  # fmt: skip
     add("--docs", type=Path, default=ROOT / "docs", metavar="FOLDER",
         help="where the figures go (docs)")  # fmt: skip
     add("--readme", type=Path, default=ROOT / "README.md", metavar="FILE",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.compare import OURS
@@ -22,6 +24,37 @@ OUR_COLOUR = "#c1121f"
 #: A net's numbers on one number of threads, and those of all nets, as compare.py writes them.
 Net = dict[str, Any]
 Run = dict[str, Any]
+
+
+def medians(runs: Sequence[Run]) -> list[Run]:
+    """One run for each number of threads: medians, with all ratios as ``"ratios"``."""
+    ordered = sorted(runs, key=lambda run: run["threads"])
+    return [
+        {"threads": threads, "nets": _medians_of_nets([run["nets"] for run in same])}
+        for threads, same in groupby(ordered, key=lambda run: run["threads"])
+    ]
+
+
+def _medians_of_nets(measured: Sequence[dict[str, Net]]) -> dict[str, Net]:
+    """Of the nets that every measurement has."""
+    nets = {}
+    for name in measured[0]:
+        if not all(name in each for each in measured):
+            continue
+        same = [each[name] for each in measured]
+        ratios = [net["ratio"] for net in same if net["ratio"] is not None]
+        peaks = [net["peak"] for net in same if net["peak"] is not None]
+        nets[name] = {
+            "microseconds": {
+                library: median(net["microseconds"][library] for net in same)
+                for library in same[0]["microseconds"]
+                if all(library in net["microseconds"] for net in same)
+            },
+            "ratios": ratios,
+            "ratio": median(ratios) if ratios else None,
+            "peak": median(peaks) if peaks else None,
+        }
+    return nets
 
 
 def our_time(net: Net) -> float:
@@ -63,15 +96,16 @@ def table(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
         for run in runs:
             net = run["nets"][name]
             ratio = "-" if net["ratio"] is None else f"{net['ratio']:.2f}"
+            if len(net["ratios"]) > 1:
+                ratio += f" ({min(net['ratios']):.2f}–{max(net['ratios']):.2f})"
             peak = "-" if net["peak"] is None else _share(net["peak"])
             cells += [_number(our_time(net)), best_other(net), ratio, peak]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def draw(pyplot: Any, speed: dict[str, Any], path: Path) -> None:
+def draw(pyplot: Any, runs: Sequence[Run], dtype: str, path: Path) -> None:
     """A panel a number of threads, a row a net, a mark a library: times fnn_core's time."""
-    runs = speed["runs"]
     figure, panels = pyplot.subplots(
         1, len(runs), figsize=(4.6 * len(runs) + 1, 0.3 * len(runs[0]["nets"]) + 1.2),
         sharex=True, layout="constrained", squeeze=False,
@@ -98,8 +132,7 @@ def draw(pyplot: Any, speed: dict[str, Any], path: Path) -> None:
     fullest = max(panels[0], key=lambda axes: len(axes.get_legend_handles_labels()[1]))
     fullest.legend(frameon=False, loc="lower right")
     figure.supxlabel(
-        "time of a training step, as a multiple of fnn_core's (beside the net's name); "
-        f"{speed['about']['dtype']}",
+        f"time of a training step, as a multiple of fnn_core's (beside the net's name); {dtype}",
         fontsize=9,
     )
     figure.savefig(path, dpi=130)

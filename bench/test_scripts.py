@@ -52,7 +52,7 @@ def test_compare_then_figures(tmp_path: Path) -> None:
             assert (net["ratio"] is None) == ("numpy" not in net["microseconds"])
 
     shutil.copy(ROOT / "README.md", readme)
-    succeed("figures.py", "--speed", speed, "--docs", tmp_path, "--readme", readme)
+    succeed("figures.py", "--speed", speed, speed, "--docs", tmp_path, "--readme", readme)
     _, _, after = readme.read_text().partition("<!-- speed, by bench/figures.py -->\n")
     assert after.startswith("| net | 1 thread: fnn_core ")
     assert "2 threads: fnn_core" in after.splitlines()[0]
