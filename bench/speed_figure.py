@@ -73,7 +73,7 @@ def best_other(net: Net) -> str:
 
 def _number(microseconds: float) -> str:
     """Two or more digits."""
-    return f"{microseconds:,.{1 if microseconds < 100 else 0}f}"
+    return f"{microseconds:,.{2 if microseconds < 10 else 1 if microseconds < 100 else 0}f}"
 
 
 def _share(share: float) -> str:

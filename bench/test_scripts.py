@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench import speed_figure
 from bench.compare import summary
 from bench.nets import NETS
 from bench.scaling import exponent, thread_counts
@@ -116,6 +117,23 @@ def test_ratio_is_paired_within_rounds() -> None:
     assert row["ratio"] == 3.0
     assert row["microseconds"]["fnn_fit"] == 2.0
     assert row["peak"] == pytest.approx(net.flops / 2e3)
+
+
+def test_medians_are_of_each_number_of_threads() -> None:
+    """And keep all ratios."""
+    runs = [
+        {
+            "threads": threads,
+            "nets": {"net": {"microseconds": {"torch": time}, "ratio": time / 10, "peak": None}},
+        }
+        for threads, time in ((1, 30.0), (2, 7.0), (1, 10.0), (1, 20.0))
+    ]
+    one, two = speed_figure.medians(runs)
+    assert (one["threads"], two["threads"]) == (1, 2)
+    assert one["nets"]["net"]["microseconds"]["torch"] == 20
+    assert one["nets"]["net"]["ratios"] == [3, 1, 2]
+    assert one["nets"]["net"]["ratio"] == 2
+    assert two["nets"]["net"]["ratio"] == 0.7
 
 
 def test_flops_of_a_convolutional_net() -> None:

@@ -9,8 +9,8 @@ from kernels cimport seconds_now
 cdef enum:
     FIRST_STEPS = 4           # of a segment before anything is known
     PROBE_AFTER = 32          # segments before another look at the slower way
-    PROBE_SEGMENTS = 4        # of a look, whose last one counts: a core that slept takes milliseconds to wake
     PROBE_AT_MOST = 256       # likewise; each look that changes nothing doubles the time to the next
+    PROBE_SEGMENTS = 4        # of a look, whose last one counts: a core that slept takes milliseconds to wake
 
 cdef extern from *:
     """
