@@ -21,12 +21,11 @@ SCHEDULES = ("auto", "blocks", "layers", "two_phase", "streaming")
 #: Samples that go through all layers together, one layer after the other.
 BLOCK_ROWS = 64
 #: Samples of a task where a layer is done for the whole batch before the next.
-LAYER_ROWS = 256
-#: Samples that go backward together: the reduction that one tile of G_k is held in registers for.
-BACKWARD_ROWS = 256
+LAYER_ROWS = 512
+#: Samples that go backward together: so many rows share a copy of a part of W_k.
+BACKWARD_ROWS = 512
 #: Input features of a backward task where BLAS computes it, which packs its operands anew for each.
 BLAS_PANEL = 1024
-BLAS_BACKWARD_ROWS = 512
 #: A product of at least this many multiplies is left to BLAS, by instruction set; on those that are
 #: not named, the engine's own product has not been slower. `pytest bench/test_products.py` measures
 #: it.
@@ -174,8 +173,7 @@ def _cut_into_panels(layer: LayerPlan, wanted: Pass) -> None:
     layer.panels = -(-layer.inputs // layer.panel)
     layer.part = _part(layer.outputs, _widest_part(layer, wanted), is_shared)
     layer.parts = -(-layer.outputs // layer.part)
-    rows = BLAS_BACKWARD_ROWS if layer.gemm == "blas" else BACKWARD_ROWS
-    layer.backward_rows = min(wanted.rows, rows)
+    layer.backward_rows = min(wanted.rows, BACKWARD_ROWS)
 
 
 def _widest_part(layer: LayerPlan, wanted: Pass) -> int:

@@ -156,6 +156,25 @@ def test_what_decays_ends_at_zero(name, dtype, rng):
     assert np.isfinite(net.theta).all()
 
 
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "adagrad"])
+def test_quotients_at_every_magnitude(name, dtype):
+    """To a few roundings, though root and quotient may be refined estimates.
+
+    Also where v is zero, and where it has overflowed.
+    """
+    x = np.concatenate([[0, np.sqrt(np.finfo(dtype).max) * 1e3], 10 ** np.linspace(-15, 15, 301)])
+    net = fnn.Network([fnn.Dense(1, bias=False)], x.size, dtype=dtype, seed=None)
+    net.theta[:] = 0
+    optimizer, _ = pair(name)
+    net.step(x[None].astype(dtype), np.ones((1, 1), dtype), optimizer)
+    g = -2.0 * x.astype(dtype).astype(float)  # 2 (F - y) x
+    rest = 0.01 if name == "rmsprop" else 1.0  # Adam's mean and root lose their bias at once
+    expected = -0.01 * g / (np.sqrt(rest) * np.abs(g) + optimizer.eps)
+    expected[1] = 0  # v is infinite
+    np.testing.assert_allclose(net.theta, expected, rtol=8 * np.finfo(dtype).eps)
+
+
 # --- schedules ------------------------------------------------------------------------------------
 
 SCHEDULES = {

@@ -106,12 +106,12 @@ LARGE = ["BLOCK_ROWS", "LAYER_ROWS", "BACKWARD_ROWS", "FEATURES"]
 def test_tasks_larger_than_a_block(rows, gemm, dtype, monkeypatch):
     """All samples and features in one product: several blocks of rows, several runs of samples.
 
-    The last task of 530 features has 258 of them: packed, two in its second block, which is lower
-    than a tile.
+    The last task of 530 features has 258 of them, that of 1042 has 514: packed, two in its second
+    block, which is lower than a tile, where blocks are of 256 or of 512 rows.
     """
     for name in LARGE:
         monkeypatch.setattr(f"fnn_core.cutting.{name}", 1024)
-    for inputs, outputs in [(257, 17), (600, 128), (512, 256), (300, 515), (530, 521)]:
+    for inputs, outputs in [(257, 17), (600, 128), (512, 256), (300, 515), (530, 521), (1042, 131)]:
         check(rows, inputs, outputs, dtype, gemm)
         net = layer(inputs, outputs, dtype, gemm)
         X, H = drawn(rows, inputs, outputs, dtype)
