@@ -132,11 +132,11 @@ def test_rows_that_lie_pages_apart(rows, dtype):
 
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
-@pytest.mark.parametrize("rows", [20, 300, 600])
+@pytest.mark.parametrize("rows", [20, 300, 900])
 def test_bits_do_not_depend_on_how_many_outputs(rows, dtype):
     """Nor on whether a gradient's columns fill a vector, or are reckoned by way of their transpose.
 
-    600 samples are summed in two parts, the first of which is more than one run of the reduction.
+    900 samples are summed in two parts, the second of which, too, takes more than one run.
     """
     X, H = drawn(rows, 64, 16, dtype)
     whole = layer(64, 16, dtype)
