@@ -1,13 +1,15 @@
 """How a pass's work is cut, in which order it is done, and which product does it.
 
-All of this depends on the net, the batch and the instruction set alone, never on the number of
-threads: that is why results do not. The one exception, how wide a forward task is, changes no bits.
+What is summed in which order depends on the net, the batch and the instruction set alone, never on
+the number of threads: that is why results do not. What may depend on it are cuts that change no bits:
+between samples on their way forward, and between a dense layer's inputs or outputs.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from fnn_core import _engine
 from fnn_core.layers import Connection
@@ -20,6 +22,10 @@ SCHEDULES = ("auto", "blocks", "layers", "two_phase", "streaming")
 
 #: Samples that go through all layers together, one layer after the other.
 BLOCK_ROWS = 64
+#: Likewise, at most, where that gives every thread as many.
+MOST_BLOCK_ROWS = 112
+#: Parts of a batch whose losses are summed apart, at most: blocks of samples are cut between them.
+LOSS_PARTS = 16
 #: Samples of a task where a layer is done for the whole batch before the next.
 LAYER_ROWS = 512
 #: Samples that go backward together: so many rows share a copy of a part of W_k.
@@ -32,17 +38,21 @@ BLAS_PANEL = 1024
 BLAS_FROM_MULTIPLIES = {"generic": 500_000}
 #: Multiplies and adds below which a team of threads costs more than it brings.
 SERIAL_FLOPS = 2_000_000
+#: Multiplies and adds of a step for each thread of its team, at least.
+THREAD_FLOPS = 1_000_000
 #: Input features of a backward task, at most, and outputs of a forward one where threads share them
 #: out: more of them spread the packing of the other operand over more rows, fewer leave more tasks.
 FEATURES = 256
 #: Outputs of a forward task, at most, where there are tasks enough for the threads.
 OUTPUTS = 2048
-#: Forward tasks for each thread, from which on they are not made narrower.
+#: Forward tasks for each thread, from which on they are not made narrower than FEATURES.
 TASKS_OF_THREAD = 2
-#: Those tasks are multiples of this many features: the columns of the native product's tiles.
+#: Tasks are multiples of so many features, and blocks that threads share out of so many samples: the
+#: columns and rows of the native product's tiles.
 TILE = 16
-#: Multiplies from which a layer is shared out in an even number of tasks.
-SHARED_PRODUCT = 250_000
+TILE_ROWS = 8
+#: Multiplies of a task that shares a layer with others, at least.
+SHARED_PRODUCT = 100_000
 #: Samples that go forward together through a net with convolutions: few, so that they stay in the
 #: cache.
 CONVOLUTION_BLOCK_ROWS = 16
@@ -50,7 +60,7 @@ CONVOLUTION_BLOCK_ROWS = 16
 BACKWARD_ENTRIES = 32768
 #: Chunks of samples, each with its part of G_k: the tasks that a convolution goes backward in, and
 #: those of a streaming step.
-CHUNKS = 8
+CHUNKS = 16
 #: Entries of all those parts of one layer.
 PART_ENTRIES = 4_000_000
 
@@ -104,37 +114,51 @@ def choose_schedule(wanted: Pass, memory: str, *, may_stream: bool, may_split: b
     return asked
 
 
+def team(wanted: Pass, flops: int) -> int:
+    """How many threads share out a step of so many multiplies and adds, at most."""
+    if flops < SERIAL_FLOPS:
+        return 1
+    return max(1, min(wanted.threads, flops // THREAD_FLOPS))
+
+
 def cheapest(wanted: Pass, *, may_stream: bool) -> str:
     """What moves and waits least: each schedule's cost beyond the arithmetic, the same in all.
 
-    It is reckoned for two threads, whatever their number is.
+    Parts of a gradient are another order of summation: whether there are any is reckoned for two
+    threads, whatever their number is.
     """
-    connections = wanted.connections
-    if any(connection.layer.kind != "dense" for connection in connections):
+    if any(connection.layer.kind != "dense" for connection in wanted.connections):
         return "blocks"
-    rows = wanted.rows
-    blocks = -(-rows // BLOCK_ROWS)
+    flops = 3 * wanted.rows * flops_of_sample(wanted.connections)
+    # A net that one thread steps through alone has nothing to gain from parts of the gradient.
+    if may_stream and wanted.rows > BLOCK_ROWS and flops >= SERIAL_FLOPS:
+        costs = _costs(replace(wanted, threads=2))
+        if costs["streaming"] < min(costs["blocks"], costs["layers"]):
+            return "streaming"
+    costs = _costs(replace(wanted, threads=team(wanted, flops)))
+    return "blocks" if costs["blocks"] <= costs["layers"] else "layers"
+
+
+def _costs(wanted: Pass) -> dict[str, float]:
+    """Nanoseconds that each schedule takes beside a thread's share of the arithmetic."""
+    connections, rows, threads = wanted.connections, wanted.rows, wanted.threads
     entries = rows * sum(connection.outputs for connection in connections)
     parameters = sum(connection.n_parameters for connection in connections)
     # Written and read again, forward and backward, unless all of it stays in the cache.
     moved = MOVED_ENTRY * entries if entries * wanted.dtype.itemsize > CACHED_BYTES else 0.0
     packed = PACKED_ENTRY * parameters
-    meetings = MEETING * len(connections)
-    chunks = min(CHUNKS, blocks)
-    flops = rows * flops_of_sample(connections)
-    # One of two threads goes forward with half of the blocks, while the other one may have fewer.
-    idle = FLOP * flops * (-(-blocks // 2) / blocks - 0.5)
-    costs = {
-        "blocks": (blocks - 1) * packed + 2 * moved + meetings + idle,
-        "layers": 4 * moved + 2 * meetings,
-        "streaming": 2 * (blocks - 1) * packed
-        + 2 * chunks * MOVED_ENTRY * parameters
+    meetings = MEETING * math.log2(threads) * len(connections)
+    size, busiest = _even_blocks(wanted)
+    turns = -(-rows // (size * threads))
+    idle = FLOP * flops_of_sample(connections) * (busiest - rows / threads)
+    blocks = -(-rows // BLOCK_ROWS)
+    return {
+        "blocks": (turns - 1 / threads) * packed + 2 * moved / threads + meetings + idle,
+        "layers": 4 * moved / threads + 2 * meetings,
+        "streaming": (blocks - 1) * packed
+        + min(CHUNKS, blocks) * MOVED_ENTRY * parameters
         + 2 * MEETING,
     }
-    # A net that one thread steps through alone has nothing to gain from parts of the gradient.
-    if not may_stream or blocks == 1 or 3 * flops < SERIAL_FLOPS:
-        del costs["streaming"]
-    return min(costs, key=costs.__getitem__)
 
 
 def plan_layers(wanted: Pass, modes: Sequence[str]) -> list[LayerPlan]:
@@ -157,36 +181,53 @@ def plan_layers(wanted: Pass, modes: Sequence[str]) -> list[LayerPlan]:
         if layer.kind == "bilinear":
             layer.user = Caller(connection, wanted.dtype)
         if layer.kind == "dense":
-            _cut_into_panels(layer, wanted)
+            _cut_into_panels(layer, connection, wanted)
         else:
             _cut_into_chunks(layer, wanted)
+            layer.part_rows = _layer_rows(wanted)
         layers.append(layer)
     return layers
 
 
-def _cut_into_panels(layer: LayerPlan, wanted: Pass) -> None:
+def _cut_into_panels(layer: LayerPlan, connection: Connection, wanted: Pass) -> None:
     """A dense layer goes backward by panels of its input features, each over the whole batch."""
     layer.gemm = _product(layer, wanted)
-    widest = BLAS_PANEL if layer.gemm == "blas" else FEATURES
-    is_shared = layer.weight_count * wanted.rows >= SHARED_PRODUCT
-    layer.panel = _part(layer.inputs, widest, is_shared)
+    if layer.gemm == "blas":
+        # Its bits depend on the cut, so that the number of threads may not count.
+        sharers = _sharers(connection, replace(wanted, threads=2))
+        layer.panel = _part(layer.inputs, BLAS_PANEL, sharers)
+        layer.part = _part(layer.outputs, BLAS_PANEL, sharers)
+    else:
+        sharers = _sharers(connection, wanted)
+        layer.panel = _part(layer.inputs, FEATURES, sharers)
+        layer.part = _part(layer.outputs, _widest_part(layer, wanted), sharers)
     layer.panels = -(-layer.inputs // layer.panel)
-    layer.part = _part(layer.outputs, _widest_part(layer, wanted), is_shared)
     layer.parts = -(-layer.outputs // layer.part)
+    layer.part_rows = _rows_of_part(layer, wanted, sharers)
     layer.backward_rows = min(wanted.rows, BACKWARD_ROWS)
 
 
-def _widest_part(layer: LayerPlan, wanted: Pass) -> int:
-    """The outputs of a forward task, at most.
+def _sharers(connection: Connection, wanted: Pass) -> int:
+    """The threads that share out a dense layer, each with enough to do."""
+    multiplies = connection.weight_count * wanted.rows
+    return max(1, min(wanted.threads, multiplies // SHARED_PRODUCT))
 
-    The engine's own product has the same bits however its columns are cut, so the number of threads
-    may count here.
-    """
-    if layer.gemm == "blas":
-        return BLAS_PANEL
+
+def _widest_part(layer: LayerPlan, wanted: Pass) -> int:
+    """The outputs of a forward task, at most."""
     blocks = -(-wanted.rows // LAYER_ROWS)
-    wanted_parts = -(-TASKS_OF_THREAD * max(1, wanted.threads) // blocks)
+    wanted_parts = -(-TASKS_OF_THREAD * wanted.threads // blocks)
     return max(FEATURES, min(OUTPUTS, layer.outputs // wanted_parts))
+
+
+def _rows_of_part(layer: LayerPlan, wanted: Pass, sharers: int) -> int:
+    """The samples of a forward task: fewer where a layer has not outputs enough for its threads."""
+    rows = _layer_rows(wanted)
+    blocks = -(-wanted.rows // rows) * layer.parts
+    if layer.gemm == "blas" or blocks >= sharers:
+        return rows
+    of_thread = -(-wanted.rows * layer.parts // sharers)
+    return min(rows, -(-of_thread // TILE_ROWS) * TILE_ROWS)
 
 
 def _product(layer: LayerPlan, wanted: Pass) -> str:
@@ -197,31 +238,79 @@ def _product(layer: LayerPlan, wanted: Pass) -> str:
     return "blas" if layer.weight_count * wanted.rows >= fewest else "native"
 
 
-def _part(size: int, widest: int, is_shared: bool) -> int:
-    """The width of a task that takes part of a layer's inputs or outputs: as even as can be."""
+def _part(size: int, widest: int, sharers: int) -> int:
+    """The width of a task that takes part of a layer's inputs or outputs.
+
+    As even as can be, and as many for each of the threads that share them.
+    """
     parts = -(-size // widest)
-    if is_shared and size >= 2 * TILE:
-        parts += parts % 2
+    parts += -parts % sharers
     return min(size, -(-size // (parts * TILE)) * TILE)
 
 
 def _cut_into_chunks(layer: LayerPlan, wanted: Pass) -> None:
     """Any other layer goes backward by chunks of the batch, each with its part of G_k."""
     layer.panel = layer.inputs
-    layer.backward_rows = min(wanted.rows, max(1, BACKWARD_ENTRIES // layer.inputs))
     if layer.kind == "bilinear":
         layer.backward_rows = wanted.rows  # one call of the user's function
         return
-    parameters = layer.weight_count + layer.bias_count
-    most = max(2, min(CHUNKS, PART_ENTRIES // parameters)) if parameters else CHUNKS
-    layer.chunks = min(most, -(-wanted.rows // layer.backward_rows))
+    if layer.n_parameters:
+        layer.chunks = min(wanted.rows, max(2, min(CHUNKS, PART_ENTRIES // layer.n_parameters)))
+    else:
+        layer.chunks = min(wanted.rows, max(CHUNKS, wanted.threads))
+    of_chunk = -(-wanted.rows // layer.chunks)
+    layer.backward_rows = min(of_chunk, max(1, BACKWARD_ENTRIES // layer.inputs))
+
+
+def loss_rows(wanted: Pass) -> int:
+    """Samples whose losses are summed together: no more than a block has, and all of a small step."""
+    most = BLOCK_ROWS if _is_dense(wanted) else CONVOLUTION_BLOCK_ROWS
+    if 3 * wanted.rows * flops_of_sample(wanted.connections) < SERIAL_FLOPS:
+        return min(most, wanted.rows)
+    return min(most, -(-wanted.rows // LOSS_PARTS))
 
 
 def block_rows(wanted: Pass, layers: Sequence[LayerPlan], schedule: str) -> int:
-    """Samples of a forward task."""
-    rows = wanted.rows
-    if any(layer.geometry is not None for layer in layers):
-        return min(rows, CONVOLUTION_BLOCK_ROWS)
+    """Samples of a forward task: those of one or more sums of losses."""
     if schedule == "layers" or any(layer.gemm == "blas" for layer in layers):
-        return min(rows, LAYER_ROWS)
-    return min(rows, BLOCK_ROWS)
+        return _layer_rows(wanted)
+    return _even_blocks(wanted)[0]
+
+
+def _layer_rows(wanted: Pass) -> int:
+    """Samples of a forward task, at most, where a layer is done for the whole batch."""
+    if not _is_dense(wanted):
+        return _even_blocks(wanted)[0]
+    unit = loss_rows(wanted)
+    return min(wanted.rows, LAYER_ROWS // unit * unit)
+
+
+def _is_dense(wanted: Pass) -> bool:
+    return all(connection.geometry is None for connection in wanted.connections)
+
+
+def _even_blocks(wanted: Pass) -> tuple[int, int]:
+    """Samples that a thread takes forward at once, and those that the busiest thread has in all."""
+    rows, threads, unit = wanted.rows, wanted.threads, loss_rows(wanted)
+    usual, most, least = BLOCK_ROWS, MOST_BLOCK_ROWS, TILE_ROWS
+    if not _is_dense(wanted):
+        usual, most, least = CONVOLUTION_BLOCK_ROWS, CONVOLUTION_BLOCK_ROWS, 1
+    if threads == 1:
+        return min(rows, usual // unit * unit), rows
+    choices = [(_busiest(rows, usual // unit * unit, threads), 0, min(rows, usual // unit * unit))]
+    fewest = -(-rows // (threads * most))
+    for rounds in range(fewest, fewest + 3):
+        size = max(least, -(-rows // (threads * rounds)))
+        size = min(rows, -(-size // unit) * unit)
+        if size <= most:
+            choices.append((_busiest(rows, size, threads), rounds, size))
+    busiest, _, size = min(choices)
+    return size, busiest
+
+
+def _busiest(rows: int, size: int, threads: int) -> int:
+    """The samples of the thread that has most, where they take turns at blocks of that size."""
+    blocks = -(-rows // size)
+    last = rows - (blocks - 1) * size
+    turns, more = divmod(blocks, threads)
+    return turns * size + (last if more == 1 else size if more else 0)

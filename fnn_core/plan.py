@@ -160,6 +160,7 @@ class LayerPlan:
     panels: int = 1
     part: int = 0
     parts: int = 1
+    part_rows: int = 1
     chunks: int = 1
     backward_rows: int = 1
     kept: int = 0
@@ -179,6 +180,10 @@ class LayerPlan:
         """The entries of G_k and g_k that a backward task forms."""
         weights = self.panel * self.outputs if self.panels > 1 else self.weight_count
         return weights + self.bias_count
+
+    def forward_tasks(self, rows: int) -> int:
+        """What the threads share out of the layer for a whole batch."""
+        return self.parts * -(-rows // self.part_rows)
 
     @property
     def tasks(self) -> int:
@@ -204,6 +209,7 @@ class PassPlan:
     lowest: int
     resume: int
     block_rows: int
+    loss_rows: int
     threads: int
     flops: int
     schedule: str

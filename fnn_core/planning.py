@@ -17,7 +17,9 @@ from fnn_core.cutting import (
     cheapest,
     choose_schedule,
     flops_of_sample,
+    loss_rows,
     plan_layers,
+    team,
 )
 from fnn_core.layers import Connection
 from fnn_core.plan import ALIGNMENT, LayerPlan, Pass, PassPlan, Workspace
@@ -99,6 +101,7 @@ def _finish(
         lowest=trained.index(True) if True in trained else len(layers),
         resume=max((k + 1 for k, layer in enumerate(layers) if layer.restart >= 0), default=0),
         block_rows=rows_of_block,
+        loss_rows=loss_rows(wanted),
         threads=threads,
         flops=flops,
         schedule=schedule,
@@ -145,14 +148,16 @@ def plan_training(
     if gradient == "either":
         gradient = "panels"
     keeps_factors = keeps_factors or schedule == "two_phase"
-    layers = plan_layers(wanted, ["store"] * len(modes) if keeps_factors else modes)
-    # Blocks as those of the other memory modes, so that losses are summed alike.
+    wanted = replace(wanted, threads=team(wanted, flops))
+    # Norms from factors are summed panel by panel: the number of threads may not count for these.
+    cut = replace(wanted, threads=2) if keeps_factors else wanted
+    layers = plan_layers(cut, ["store"] * len(modes) if keeps_factors else modes)
     alike = cheapest(wanted, may_stream=False) if memory == "checkpoint" else schedule
-    rows_of_block = block_rows(wanted, layers, alike)
-    blocks = -(-rows // rows_of_block)
-    parts = max(layer.parts for layer in layers) if schedule == "layers" else 1
-    tasks = max(blocks * parts, *(layer.tasks for layer in layers))
-    threads = 1 if flops < SERIAL_FLOPS else max(1, min(wanted.threads, tasks))
+    rows_of_block = block_rows(cut, layers, alike)
+    tasks = max(-(-rows // rows_of_block), *(layer.tasks for layer in layers))
+    if schedule == "layers":
+        tasks = max(tasks, *(layer.forward_tasks(rows) for layer in layers))
+    threads = max(1, min(wanted.threads, tasks))
 
     workspace = Workspace()
     if gradient != "elsewhere":
@@ -162,7 +167,8 @@ def plan_training(
     else:
         _add_activations(workspace, wanted, layers, range(len(layers)))
     _add_prediction(workspace, wanted)
-    workspace.add("block_losses", "losses of blocks", "", (blocks,), np.dtype(np.float64))
+    sums = -(-rows // loss_rows(wanted))
+    workspace.add("block_losses", "losses of blocks", "", (sums,), np.dtype(np.float64))
     if gradient == "whole":
         total = sum(connection.n_parameters for connection in connections)
         workspace.add("gradient", "gradient", "G, g", (total,), wanted.dtype)
@@ -202,12 +208,12 @@ def _plan_streaming(wanted: Pass, modes: Sequence[str], flops: int) -> PassPlan:
     Blocks of samples go forward and backward one after another, and chunks of blocks have each
     their part of the gradient.
     """
-    layers = plan_layers(wanted, modes)
-    rows_of_block = block_rows(wanted, layers, "streaming")
+    alone = replace(wanted, threads=1)  # as each block is taken, however many are in hand
+    rows_of_block = block_rows(alone, plan_layers(alone, modes), "streaming")
     blocks = -(-wanted.rows // rows_of_block)
     chunks = min(CHUNKS, blocks)
-    threads = 1 if flops < SERIAL_FLOPS else max(1, min(wanted.threads, chunks))
-    block = replace(wanted, rows=rows_of_block)
+    threads = min(team(wanted, flops), chunks)
+    block = replace(alone, rows=rows_of_block)
     layers = plan_layers(block, modes)
     for layer in layers:
         layer.chunks, layer.backward_rows = 1, rows_of_block
@@ -218,7 +224,8 @@ def _plan_streaming(wanted: Pass, modes: Sequence[str], flops: int) -> PassPlan:
     _add_scratch(of_thread, block, layers, rows_of_block, 1, "whole")
     workspace = of_thread.repeated(threads)
     total = sum(connection.n_parameters for connection in wanted.connections)
-    workspace.add("gradient", "parts of the gradient", "G, g", (chunks, total), wanted.dtype)
+    shape = (parts_at_once(chunks, threads), total)
+    workspace.add("gradient", "parts of the gradient", "G, g", shape, wanted.dtype)
     workspace.add("block_losses", "losses of chunks", "", (chunks,), np.dtype(np.float64))
     runs = sum(-(-layer.n_parameters // _engine.run_length()) for layer in layers)
     workspace.add("norms", "squares of runs of G", "", (runs,), np.dtype(np.float64))
@@ -325,7 +332,7 @@ def _add_scratch(
         workspace.add("delta_panels", "panels of delta", "u", (entries,), dtype)
     trained = [layer for layer in layers if layer.trainable]
     parts = [
-        layer.chunks * (layer.weight_count + layer.bias_count)
+        parts_at_once(layer.chunks, threads) * layer.n_parameters
         for layer in trained
         if layer.chunks > 1
     ]
@@ -340,6 +347,11 @@ def _add_scratch(
         workspace.add("gradient_panels", "panels of the gradient", "G, g", (max(panels),), dtype)
 
 
+def parts_at_once(chunks: int, threads: int) -> int:
+    """Parts of a gradient that wait to be added up: one thread adds each as soon as it is known."""
+    return chunks if threads > 1 else min(chunks, 2)
+
+
 def _sent_back(layers: list[LayerPlan], gradient: str) -> list[LayerPlan]:
     """The layers from which delta goes on to what lies below: the inputs' is for the caller."""
     return layers if gradient == "elsewhere" else layers[1:]
@@ -347,10 +359,9 @@ def _sent_back(layers: list[LayerPlan], gradient: str) -> list[LayerPlan]:
 
 def plan_inference(wanted: Pass) -> PassPlan:
     """A forward pass alone: in each thread's workspace the outputs take turns in two buffers."""
+    threads, wanted = max(1, wanted.threads), replace(wanted, threads=1)
     layers = plan_layers(wanted, ["reuse"] * len(wanted.connections))
-    schedule = cheapest(wanted, may_stream=False)
-    rows_of_block = block_rows(wanted, layers, schedule)
-    threads = max(1, wanted.threads)
+    rows_of_block = block_rows(wanted, layers, cheapest(wanted, may_stream=False))
     workspace = Workspace()
     dtype = wanted.dtype
     shape = (rows_of_block, max(layer.outputs for layer in layers))
@@ -371,9 +382,9 @@ def plan_tangents(wanted: Pass) -> PassPlan:
 
     Each thread takes blocks of samples through all layers in a workspace of its own.
     """
+    threads, wanted = max(1, wanted.threads), replace(wanted, threads=1)
     layers = plan_layers(wanted, ["reuse"] * len(wanted.connections))
     rows_of_block = block_rows(wanted, layers, "blocks")
-    threads = max(1, wanted.threads)
     workspace = Workspace()
     dtype = wanted.dtype
     for k, (layer, connection) in enumerate(zip(layers, wanted.connections, strict=True), start=1):

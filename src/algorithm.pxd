@@ -33,6 +33,8 @@ cdef struct Batch:
 # these runs.
 cdef enum:
     RUN_LENGTH = 8192
+    # Where no norm is wanted, threads share out shorter runs; whole lines of the cache.
+    SHARED_LENGTH = 1024
 
 
 cdef struct Sink:
@@ -97,7 +99,7 @@ cdef inline void forward_by_layers(const Plan *plan, const Batch *batch, int thr
     cdef const Layer *layer
     cdef const char *x
     cdef char *a
-    cdef long k, task, blocks = blocks_of(plan, batch.rows)
+    cdef long k, task
     cdef Epilogue epilogue
     cdef Block block
     block.draw = &batch.draw
@@ -107,9 +109,9 @@ cdef inline void forward_by_layers(const Plan *plan, const Batch *batch, int thr
     for k in range(plan.depth):
         layer = &plan.layers[k]
         task = thread
-        while task < blocks * layer.parts:
-            block.first_row = task // layer.parts * plan.block_rows
-            block.rows = min(plan.block_rows, batch.rows - block.first_row)
+        while task // layer.parts * layer.part_rows < batch.rows:
+            block.first_row = task // layer.parts * layer.part_rows
+            block.rows = min(layer.part_rows, batch.rows - block.first_row)
             block.first = task % layer.parts * layer.part
             block.count = min(layer.part, layer.outputs - block.first)
             x = output_below(plan, batch, k, block.first_row, block.rows, thread)
@@ -501,7 +503,7 @@ cdef inline char *gradient_of_task(const Plan *plan, const Batch *batch, const L
     cdef long entries
     cdef size_t real_bytes = plan.kernels.real_bytes
     if layer.chunks > 1:
-        return batch.workspace + plan.gradient_parts + task.chunk * (
+        return batch.workspace + plan.gradient_parts + place_of_part(plan, task.chunk) * (
             layer.weight_count + layer.bias_count) * real_bytes
     if sink.gradient != NULL:
         return sink.gradient + (layer.weight + task.block.first * layer.outputs
@@ -512,12 +514,25 @@ cdef inline char *gradient_of_task(const Plan *plan, const Batch *batch, const L
     return batch.workspace + plan.gradient_panels + thread * entries * real_bytes
 
 
+cdef inline long place_of_part(const Plan *plan, long chunk) noexcept nogil:
+    """Which of the parts of G a chunk of samples has. One thread adds each to the first as soon as it is known."""
+    return chunk if plan.threads > 1 else min(chunk, <long> 1)
+
+
+cdef inline void add_part(const Plan *plan, long chunk, char *part, long count) noexcept nogil:
+    """The sum of the parts so far, in the order of the chunks, where one thread does them all."""
+    if chunk > 0:
+        plan.kernels.add(count, part, part - count * plan.kernels.real_bytes)
+
+
 cdef inline void finish_gradient(const Plan *plan, const Layer *layer, const Task *task, const Sink *sink,
                                  char *gradient, long squares) noexcept nogil:
     """What becomes of a panel's G_k and g_k, unless they are stored, or parts of a sum."""
     cdef long count = weights_of_panel(layer, task)
     if task.panel == layer.panels - 1:
         count += layer.bias_count
+    if layer.chunks > 1 and plan.threads == 1 and task.first_row < task.end_row:
+        add_part(plan, task.chunk, gradient, count)
     if sink.gradient == NULL and layer.chunks == 1:
         consume(plan, sink, layer.weight + (task.block.first * layer.outputs if layer.panels > 1 else 0), count,
                 gradient, squares + task.panel)
@@ -536,17 +551,18 @@ cdef inline void consume(const Plan *plan, const Sink *sink, long offset, long c
 
 cdef inline void join_chunks(const Plan *plan, const Batch *batch, const Layer *layer, const Sink *sink,
                              long squares, int thread, int threads) noexcept nogil:
-    """G_k ← the sum of its chunks' parts, in their order; then as finish_gradient."""
+    """G_k ← the sum of its chunks' parts, in their order; then as finish_gradient. One thread has added them."""
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef long parameters = layer.weight_count + layer.bias_count
     cdef long used = (batch.rows + rows_of_chunk(batch, layer) - 1) // rows_of_chunk(batch, layer)
-    cdef long first = thread * RUN_LENGTH, count, chunk
+    cdef long length = RUN_LENGTH if sink.squares != NULL else SHARED_LENGTH
+    cdef long first = thread * length, count, chunk
     cdef char *part
     cdef char *total
     while first < parameters:
-        count = min(<long> RUN_LENGTH, parameters - first)
+        count = min(length, parameters - first)
         part = batch.workspace + plan.gradient_parts + first * real_bytes
-        for chunk in range(1, used):
+        for chunk in range(1, used if plan.threads > 1 else 1):
             plan.kernels.add(count, part + chunk * parameters * real_bytes, part)
         if sink.gradient == NULL:
             consume(plan, sink, layer.weight + first, count, part, squares + first // RUN_LENGTH)
@@ -556,4 +572,4 @@ cdef inline void join_chunks(const Plan *plan, const Batch *batch, const Layer *
                 plan.kernels.add(count, part, total)
             else:
                 memcpy(total, part, count * real_bytes)
-        first += threads * RUN_LENGTH
+        first += threads * length

@@ -16,6 +16,7 @@ cdef struct Inference:
     Data data
     const char *theta
     char *workspace           # `plan.bytes` for each thread
+    long block_rows           # samples that go through the layers together: the plan's, or fewer
     char *outputs             # (samples, d_n); NULL: not wanted
     double *losses            # Σ s_i ℓ_i of each block; NULL: not wanted
     bint probabilities        # what the loss makes of F_n
@@ -27,7 +28,8 @@ cdef inline void infer(const Inference *inference, int thread, int threads) noex
     cdef const Data *data = &inference.data
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef size_t target_bytes = sizeof(int64_t) if plan.labels else plan.outputs * real_bytes
-    cdef long blocks = (data.samples + plan.block_rows - 1) // plan.block_rows
+    cdef long block_rows = inference.block_rows
+    cdef long blocks = (data.samples + block_rows - 1) // block_rows
     cdef long block, first
     cdef char *output
     cdef Batch batch
@@ -40,8 +42,8 @@ cdef inline void infer(const Inference *inference, int thread, int threads) noex
     batch.draw.training = 0
     block = thread
     while block < blocks:
-        first = block * plan.block_rows
-        batch.rows = min(plan.block_rows, data.samples - first)
+        first = block * block_rows
+        batch.rows = min(block_rows, data.samples - first)
         batch.input = data.inputs + first * plan.inputs * real_bytes
         if inference.outputs != NULL:
             batch.output = inference.outputs + first * plan.outputs * real_bytes

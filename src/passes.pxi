@@ -1,5 +1,9 @@
 """Passes that change nothing: forward, with tangents, and one product. Included by engine.pyx."""
 
+# Samples of a block, at least: the rows of a tile.
+cdef enum:
+    LEAST_ROWS = 8
+
 
 cdef class Forward:
     """A forward pass over samples: predictions, probabilities, or the loss."""
@@ -15,7 +19,7 @@ cdef class Forward:
                  bint losses=False, double weight=1, bint probabilities=False):
         """`weight`: Σ s_i, by which the sum of the losses is divided."""
         cdef Plan *plan = &compiled.plan
-        cdef long blocks = (samples.count + plan.block_rows - 1) // plan.block_rows
+        cdef long rows = plan.block_rows, blocks
         _require(theta, compiled.description.dtype, compiled.description.n_parameters, "theta")
         self.compiled = compiled
         self.theta = theta
@@ -23,7 +27,13 @@ cdef class Forward:
         self.weight = weight
         # Too little work for a team: one thread.
         serial = samples.count * compiled.description.flops < compiled.description.serial_flops
-        self.threads = 1 if serial else max(1, min(team_threads(plan.threads), blocks))
+        self.threads = 1 if serial else max(1, team_threads(plan.threads))
+        if not losses and not compiled.uses_blas:
+            # What is neither summed nor left to BLAS may be cut so that every thread has some.
+            rows = max(LEAST_ROWS, min(rows, (samples.count + self.threads - 1) // self.threads))
+        blocks = (samples.count + rows - 1) // rows
+        self.threads = max(1, min(self.threads, blocks))
+        self.inference.block_rows = rows
         self.inference.plan = plan
         self.inference.theta = <char *> cnp.PyArray_DATA(theta)
         self.inference.data.inputs = <char *> cnp.PyArray_DATA(samples.inputs)
@@ -91,6 +101,7 @@ cdef class Forward:
         outputs = cnp.PyArray_EMPTY(axes + 1, shape, compiled.type_number, 0)
         workspace = compiled.take_workspace()
         inference.plan = plan
+        inference.block_rows = plan.block_rows
         inference.theta = <char *> cnp.PyArray_DATA(theta)
         inference.workspace = workspace.data
         inference.data.inputs = <char *> cnp.PyArray_DATA(<cnp.ndarray> X)

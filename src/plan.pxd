@@ -20,6 +20,7 @@ cdef struct Plan:
     long inputs, outputs      # d_0, d_n
     long parameters           # of all layers
     long block_rows           # samples that go forward together
+    long loss_rows            # samples whose losses are summed together
     int labels                # targets are class labels
     int threads
     bint keeps_factors        # delta does not take the place of the inputs; G_k is formed after all of it
@@ -78,6 +79,7 @@ cdef inline int fill_layer(Layer *layer, const Kernels *kernels, const Map *user
     layer.panels = description.panels
     layer.part = description.part or description.outputs
     layer.parts = description.parts
+    layer.part_rows = description.part_rows
     layer.kept = description.kept
     layer.signal = description.signal
     layer.output = description.output
@@ -119,6 +121,7 @@ cdef inline int fill_plan(Plan *plan, const Kernels *kernels, const Map *user_ma
     plan.outputs = description.outputs
     plan.parameters = description.n_parameters
     plan.block_rows = description.block_rows
+    plan.loss_rows = description.loss_rows
     plan.labels = description.labels
     plan.threads = description.threads
     plan.batch_input = offsets.get("batch_input", 0)

@@ -7,8 +7,9 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from algorithm cimport (
-    RUN_LENGTH, Batch, Sink, backward, backward_block, backward_from_factors, begin_backward, blocks_of, forward,
-    forward_by_layers, forward_to_checkpoints, loss_slope_place, output_of_batch,
+    RUN_LENGTH, SHARED_LENGTH, Batch, Sink, add_part, backward, backward_block, backward_from_factors,
+    begin_backward, blocks_of, forward, forward_by_layers, forward_to_checkpoints, loss_slope_place,
+    output_of_batch, place_of_part,
 )
 from kernels cimport Layer, Optimizer, OptimizerKernel, meet, seconds_now
 from plan cimport Plan
@@ -153,13 +154,12 @@ cdef inline void gather(const Training *training, const Batch *batch, long first
         plan.kernels.gather_rows(rows, 1, order, data.weights, <char *> batch.weights + first_row * real_bytes)
 
 
-cdef inline void gather_blocks(const Training *training, const Batch *batch, long first, int thread,
+cdef inline void gather_share(const Training *training, const Batch *batch, long first, int thread,
                                int threads) noexcept nogil:
-    """The whole batch, block by block."""
-    cdef long first_row = thread * training.plan.block_rows
-    while training.data.order != NULL and first_row < batch.rows:
-        gather(training, batch, first, first_row, min(training.plan.block_rows, batch.rows - first_row))
-        first_row += threads * training.plan.block_rows
+    """The thread's share of the batch."""
+    cdef long first_row = batch.rows * thread // threads
+    if training.data.order != NULL:
+        gather(training, batch, first, first_row, batch.rows * (thread + 1) // threads - first_row)
 
 
 cdef inline void record_outputs(const Training *training, long first, long rows,
@@ -182,49 +182,64 @@ cdef inline double block_loss(const Plan *plan, const Batch *batch, long first_r
         batch.weights + first_row * real_bytes if batch.weights != NULL else NULL, batch.scale, output, slope)
 
 
+cdef inline void take_losses(const Training *training, const Batch *batch, long first, long first_row, long rows,
+                             char *output, double *losses, int thread) noexcept nogil:
+    """Sums of losses over samples that have gone forward, whose F_n is `output`, and T of the last layer."""
+    cdef const Plan *plan = training.plan
+    cdef size_t row_bytes = plan.outputs * plan.kernels.real_bytes
+    cdef char *slope = loss_slope_place(plan, batch, first_row)
+    cdef long done = 0, count
+    if training.outputs != NULL:
+        record_outputs(training, first + first_row, rows, output)
+    if training.cotangent == NULL and plan.loss == NULL:
+        if output != slope:
+            memcpy(slope, output, rows * row_bytes)
+        return
+    if training.cotangent != NULL:
+        memcpy(slope, training.cotangent + (first + first_row) * row_bytes, rows * row_bytes)
+    losses += first_row // plan.loss_rows if first_row > 0 else 0  # as in blocks_of
+    while done < rows:
+        count = min(plan.loss_rows, rows - done)
+        losses[0] = 0 if training.cotangent != NULL else block_loss(
+            plan, batch, first_row + done, count, output + done * row_bytes, slope + done * row_bytes)
+        losses += 1
+        done += count
+    begin_backward(plan, batch, first_row, rows, thread)
+    if plan.two_phase:
+        backward_block(plan, batch, first_row, rows, thread)
+
+
 cdef inline double forward_and_loss(Training *training, Batch *batch, long first, int thread,
                                     int threads) noexcept nogil:
     """The forward half of a step, and T of the last layer. Returns the loss of the batch, on every thread."""
     cdef const Plan *plan = training.plan
     cdef double *losses = <double *> (training.workspace + plan.block_losses)
-    cdef long blocks = blocks_of(plan, batch.rows)
-    cdef long block, first_row, rows
-    cdef char *output
-    cdef char *slope
+    cdef long sums = (batch.rows + plan.loss_rows - 1) // plan.loss_rows if batch.rows > plan.loss_rows else 1
+    cdef long first_row, end_row, rows
     cdef double loss = 0
     if plan.resume > 0 or plan.by_layers:
-        gather_blocks(training, batch, first, thread, threads)
+        gather_share(training, batch, first, thread, threads)
         meet(threads)
     if plan.resume > 0:
         forward_to_checkpoints(plan, batch, thread, threads)
     if plan.by_layers:
         forward_by_layers(plan, batch, thread, threads)
-    block = thread
-    while block < blocks:
-        first_row = block * plan.block_rows
-        rows = min(plan.block_rows, batch.rows - first_row)
-        if plan.by_layers:
-            output = output_of_batch(plan, batch, first_row)
-        else:
+    if plan.by_layers:
+        # Each thread has a share of the samples, those of one or more sums.
+        first_row = sums * thread // threads * plan.loss_rows
+        end_row = min(batch.rows, sums * (thread + 1) // threads * plan.loss_rows)
+        if first_row < end_row:
+            take_losses(training, batch, first, first_row, end_row - first_row,
+                        output_of_batch(plan, batch, first_row), losses, thread)
+    else:
+        first_row = thread * plan.block_rows
+        while first_row < batch.rows:
+            rows = min(plan.block_rows, batch.rows - first_row)
             if training.data.order != NULL and plan.resume == 0:
                 gather(training, batch, first, first_row, rows)
-            output = forward(plan, batch, first_row, rows, thread)
-        slope = loss_slope_place(plan, batch, first_row)
-        if training.outputs != NULL:
-            record_outputs(training, first + first_row, rows, output)
-        if training.cotangent != NULL:
-            memcpy(slope, training.cotangent + (first + first_row) * plan.outputs * plan.kernels.real_bytes,
-                   rows * plan.outputs * plan.kernels.real_bytes)
-            losses[block] = 0
-            begin_backward(plan, batch, first_row, rows, thread)
-        elif plan.loss != NULL:
-            losses[block] = block_loss(plan, batch, first_row, rows, output, slope)
-            begin_backward(plan, batch, first_row, rows, thread)
-            if plan.two_phase:
-                backward_block(plan, batch, first_row, rows, thread)
-        elif output != slope:
-            memcpy(slope, output, rows * plan.outputs * plan.kernels.real_bytes)
-        block += threads
+            take_losses(training, batch, first, first_row, rows, forward(plan, batch, first_row, rows, thread),
+                        losses, thread)
+            first_row += threads * plan.block_rows
     if plan.loss == NULL and training.cotangent == NULL:
         meet(threads)
         if thread == 0:
@@ -232,10 +247,10 @@ cdef inline double forward_and_loss(Training *training, Batch *batch, long first
                 begin_backward(plan, batch, 0, batch.rows, thread)
             else:
                 training.outcome = USER_RAISED
-        blocks = 1
+        sums = 1
     meet(threads)
-    for block in range(blocks):
-        loss += losses[block]
+    for number in range(sums):
+        loss += losses[number]
     return loss
 
 
@@ -257,7 +272,8 @@ cdef inline double stream(Training *training, const Batch *batch, long first, in
     sink.squares = NULL
     while chunk < plan.streams:
         losses[chunk] = 0
-        sink.gradient = training.workspace + plan.gradient + chunk * plan.parameters * real_bytes
+        sink.gradient = training.workspace + plan.gradient + (
+            place_of_part(plan, chunk) * plan.parameters * real_bytes)
         sink.accumulate = 0
         for block in range(chunk * blocks // plan.streams, (chunk + 1) * blocks // plan.streams):
             part = part_of_batch(plan, batch, block * plan.block_rows, data, thread)
@@ -272,6 +288,8 @@ cdef inline double stream(Training *training, const Batch *batch, long first, in
             sink.accumulate = 1
         if not sink.accumulate:
             memset(sink.gradient, 0, plan.parameters * real_bytes)  # a short batch has fewer blocks
+        if plan.threads == 1:
+            add_part(plan, chunk, sink.gradient, plan.parameters)
         chunk += threads
     meet(threads)
     for chunk in range(plan.streams):
@@ -302,16 +320,17 @@ cdef inline Batch part_of_batch(const Plan *plan, const Batch *batch, long first
 
 
 cdef inline void join_streams(const Training *training, char *gradient, int thread, int threads) noexcept nogil:
-    """G ← the sum of the chunks' parts, in their order; the first lies where the sum goes."""
+    """G ← the sum of the chunks' parts, in their order; the first lies where the sum goes. One thread has added
+    them."""
     cdef const Plan *plan = training.plan
     cdef size_t real_bytes = plan.kernels.real_bytes
-    cdef long first = thread * RUN_LENGTH, count, chunk
+    cdef long first = thread * SHARED_LENGTH, count, chunk
     while first < plan.parameters:
-        count = min(<long> RUN_LENGTH, plan.parameters - first)
-        for chunk in range(1, plan.streams):
+        count = min(<long> SHARED_LENGTH, plan.parameters - first)
+        for chunk in range(1, plan.streams if plan.threads > 1 else 1):
             plan.kernels.add(count, gradient + (chunk * plan.parameters + first) * real_bytes,
                              gradient + first * real_bytes)
-        first += threads * RUN_LENGTH
+        first += threads * SHARED_LENGTH
     meet(threads)
 
 
@@ -357,7 +376,7 @@ cdef inline void update_all(const Training *training, char *gradient, double dev
         first = 0
         while first < length:
             if run % threads == thread:
-                count = min(<long> RUN_LENGTH, length - first)
+                count = min(<long> SHARED_LENGTH, length - first)
                 offset = layer.weight + first
                 if factor < 1:
                     plan.kernels.scale(count, factor, gradient + offset * plan.kernels.real_bytes)
@@ -367,7 +386,7 @@ cdef inline void update_all(const Training *training, char *gradient, double dev
                 training.update.update(training.optimizer, offset, count, training.theta,
                                        gradient + offset * plan.kernels.real_bytes)
             run += 1
-            first += RUN_LENGTH
+            first += SHARED_LENGTH
     meet(threads)
 
 

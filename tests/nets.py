@@ -51,6 +51,12 @@ def mirror(net, names, trainable=None):
     ]
 
 
+def share_everything(monkeypatch):
+    """Threads share out the least of steps."""
+    for name, value in (("SERIAL_FLOPS", 0), ("THREAD_FLOPS", 1), ("SHARED_PRODUCT", 1)):
+        monkeypatch.setattr(f"fnn_core.cutting.{name}", value)
+
+
 def targets(rng, loss, n, width, *, labels=False):
     """Targets that the loss takes: numbers, counts, zeros and ones, probabilities or labels."""
     if loss == "softmax_cross_entropy":

@@ -213,7 +213,7 @@ def test_other_calls_do_as_ever(schedule, rng):
 @pytest.mark.parametrize("name", ["dropping", *images.NETS])
 @pytest.mark.parametrize(("schedule", "update"), WAYS)
 def test_the_plan_is_what_is_allocated(schedule, update, name, n_threads, clip, monkeypatch):
-    monkeypatch.setattr("fnn_core.planning.SERIAL_FLOPS", 0)
+    nets.share_everything(monkeypatch)
     if name == "dropping":
         net = images.network(DROPPING, 9, schedule=schedule, n_threads=n_threads)
     else:
@@ -251,7 +251,7 @@ def test_the_plan_is_what_is_allocated(schedule, update, name, n_threads, clip, 
 @pytest.mark.parametrize(("schedule", "update"), WAYS)
 def test_every_thread_has_room(schedule, update, optimizer, kind, n_threads, monkeypatch):
     """Where threads may be at different layers, all have as much, as the largest layer needs."""
-    monkeypatch.setattr("fnn_core.planning.SERIAL_FLOPS", 0)
+    nets.share_everything(monkeypatch)
     specs, input_shape, _, batch_size = SHARED[kind]
     net = images.network(specs, input_shape, schedule=schedule, n_threads=n_threads)
     plan = net.sessions.training_plan(batch_size, False, update, optimizer)

@@ -225,7 +225,7 @@ SHARED = {
 @pytest.mark.parametrize("kind", SHARED)
 def test_same_bits_for_any_number_of_threads(kind, schedule, update, dtype, monkeypatch):
     specs, input_shape, n, batch_size = SHARED[kind]
-    monkeypatch.setattr("fnn_core.planning.SERIAL_FLOPS", 0)
+    nets.share_everything(monkeypatch)
     one = None
     for n_threads in (1, 2, 3):
         options = {"dtype": dtype, "n_threads": n_threads}
@@ -243,7 +243,7 @@ def test_same_bits_for_any_number_of_threads(kind, schedule, update, dtype, monk
 def test_same_bits_where_factors_are_kept(kind, optimizer, update, monkeypatch):
     """The norm of a clipped step, and of each sample's gradient, comes from the factors."""
     specs, input_shape, n, batch_size = SHARED[kind]
-    monkeypatch.setattr("fnn_core.planning.SERIAL_FLOPS", 0)
+    nets.share_everything(monkeypatch)
     X, y, _ = data(input_shape, n)
     thetas = []
     for n_threads in (1, 2, 3):

@@ -24,7 +24,11 @@
  * thread that spins keeps its partner from the core that it wastes, and a step took twenty times as long.
  * This one spins for as long as the parts of a step differ, and then sleeps. */
 typedef struct {
-    int arrived, generation, sleeping;
+    int arrived;
+    /* Those who arrive write, those who wait read: on one line, each of 16 threads would wait for all. */
+    char apart[128];
+    int generation, sleeping;
+    char after[128];
 } MeetingPoint;
 
 static __thread MeetingPoint *meeting_point;
