@@ -24,8 +24,8 @@ SCHEDULES = ("auto", "blocks", "layers", "two_phase", "streaming")
 BLOCK_ROWS = 64
 #: Likewise, at most, where that gives every thread as many.
 MOST_BLOCK_ROWS = 112
-#: Parts of a batch whose losses are summed apart, at most: blocks of samples are cut between them.
-LOSS_PARTS = 16
+#: Sums of losses of a batch that threads share out: blocks of samples are cut between them.
+LOSS_SUMS = 16
 #: Samples of a task where a layer is done for the whole batch before the next.
 LAYER_ROWS = 512
 #: Samples that go backward together: so many rows share a copy of a part of W_k.
@@ -47,6 +47,8 @@ FEATURES = 256
 OUTPUTS = 2048
 #: Forward tasks for each thread, from which on they are not made narrower than FEATURES.
 TASKS_OF_THREAD = 2
+#: Samples over which a copy of a part of W_k is spread, where threads share out samples and outputs.
+SHARED_ROWS = 256
 #: Tasks are multiples of so many features, and blocks that threads share out of so many samples: the
 #: columns and rows of the native product's tiles.
 TILE = 16
@@ -61,6 +63,8 @@ BACKWARD_ENTRIES = 32768
 #: Chunks of samples, each with its part of G_k: the tasks that a convolution goes backward in, and
 #: those of a streaming step.
 CHUNKS = 16
+#: Multiplies and adds forward of a convolution's chunk, at least.
+CHUNK_FLOPS = 1_500_000
 #: Entries of all those parts of one layer.
 PART_ENTRIES = 4_000_000
 
@@ -183,7 +187,7 @@ def plan_layers(wanted: Pass, modes: Sequence[str]) -> list[LayerPlan]:
         if layer.kind == "dense":
             _cut_into_panels(layer, connection, wanted)
         else:
-            _cut_into_chunks(layer, wanted)
+            _cut_into_chunks(layer, connection, wanted)
             layer.part_rows = _layer_rows(wanted)
         layers.append(layer)
     return layers
@@ -200,7 +204,10 @@ def _cut_into_panels(layer: LayerPlan, connection: Connection, wanted: Pass) -> 
     else:
         sharers = _sharers(connection, wanted)
         layer.panel = _part(layer.inputs, FEATURES, sharers)
-        layer.part = _part(layer.outputs, _widest_part(layer, wanted), sharers)
+        # Rather fewer samples than fewer outputs, as long as they are worth copying the weight for.
+        narrow = -(-sharers * FEATURES // layer.outputs)
+        splits = max(1, min(wanted.rows // SHARED_ROWS, narrow))
+        layer.part = _part(layer.outputs, _widest_part(layer, wanted), -(-sharers // splits))
     layer.panels = -(-layer.inputs // layer.panel)
     layer.parts = -(-layer.outputs // layer.part)
     layer.part_rows = _rows_of_part(layer, wanted, sharers)
@@ -248,26 +255,30 @@ def _part(size: int, widest: int, sharers: int) -> int:
     return min(size, -(-size // (parts * TILE)) * TILE)
 
 
-def _cut_into_chunks(layer: LayerPlan, wanted: Pass) -> None:
+def _cut_into_chunks(layer: LayerPlan, connection: Connection, wanted: Pass) -> None:
     """Any other layer goes backward by chunks of the batch, each with its part of G_k."""
     layer.panel = layer.inputs
     if layer.kind == "bilinear":
         layer.backward_rows = wanted.rows  # one call of the user's function
         return
     if layer.n_parameters:
-        layer.chunks = min(wanted.rows, max(2, min(CHUNKS, PART_ENTRIES // layer.n_parameters)))
+        # The order of summation: the number of threads may not count.
+        by_work = wanted.rows * connection.flops // CHUNK_FLOPS
+        most = min(CHUNKS, by_work, PART_ENTRIES // layer.n_parameters)
+        layer.chunks = min(wanted.rows, max(2, most))
     else:
-        layer.chunks = min(wanted.rows, max(CHUNKS, wanted.threads))
+        layer.chunks = min(wanted.rows, wanted.threads)
     of_chunk = -(-wanted.rows // layer.chunks)
     layer.backward_rows = min(of_chunk, max(1, BACKWARD_ENTRIES // layer.inputs))
 
 
 def loss_rows(wanted: Pass) -> int:
-    """Samples whose losses are summed together: no more than a block has, and all of a small step."""
+    """Samples whose losses are summed together: no more than a block has, and enough sums for a team."""
     most = BLOCK_ROWS if _is_dense(wanted) else CONVOLUTION_BLOCK_ROWS
-    if 3 * wanted.rows * flops_of_sample(wanted.connections) < SERIAL_FLOPS:
-        return min(most, wanted.rows)
-    return min(most, -(-wanted.rows // LOSS_PARTS))
+    flops = 3 * wanted.rows * flops_of_sample(wanted.connections)
+    sums = team(replace(wanted, threads=LOSS_SUMS), flops)
+    sums = 1 << (sums.bit_length() - 1)  # most batches are multiples of such
+    return min(most, -(-wanted.rows // sums))
 
 
 def block_rows(wanted: Pass, layers: Sequence[LayerPlan], schedule: str) -> int:

@@ -155,14 +155,14 @@ def results(n_threads, mode, update, dtype, n=43):
 @pytest.mark.parametrize("mode", MODES)
 def test_same_bits_for_any_number_of_threads(mode, update, dtype):
     one = results(1, mode, update, dtype)
-    for n_threads in (2, 3, 8):
+    for n_threads in (2, 3, 8, 16):
         assert_same(one, results(n_threads, mode, update, dtype), f"{n_threads} threads")
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 17, 200])
 def test_batches_of_any_size_with_any_number_of_threads(n):
     one = results(1, "auto", "immediate", "float32", n)
-    for n_threads in (2, 3, 8):
+    for n_threads in (2, 3, 8, 16):
         several = results(n_threads, "auto", "immediate", "float32", n)
         assert_same(one, several, f"{n_threads} threads")
 

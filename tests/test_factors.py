@@ -222,7 +222,7 @@ def test_same_bits_for_any_number_of_threads(mode):
         return [net.per_sample_gradient_norms(X, y), *parts]
 
     one = results()
-    for n_threads in (2, 3, 8):
+    for n_threads in (2, 3, 8, 16):
         net.n_threads = n_threads
         for got, want in zip(results(), one, strict=True):
             nets.assert_same_bits(got, want, f"{n_threads} threads")

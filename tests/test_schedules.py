@@ -237,6 +237,42 @@ def test_same_bits_for_any_number_of_threads(kind, schedule, update, dtype, monk
             nets.assert_same_bits(some, others, f"{n_threads} threads")
 
 
+#: Widths, and a batch: threads go by blocks or by layers, of which some are shared out by their
+#: outputs, some by samples, some by both, and few of which are of equal parts.
+MANY_WAYS = {
+    "deep": ([64, *[128] * 9, 10], 128),
+    "uneven": ([300, 509, 77, 3], 61),
+    "wide": ([100, 700, 530, 7], 777),
+    "one output": ([40, 300, 300, 1], 200),
+}
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("name", MANY_WAYS)
+def test_same_bits_however_a_net_is_cut(name, dtype):
+    widths, batch_size = MANY_WAYS[name]
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(batch_size + 50, widths[0])).astype(dtype)
+    y = rng.normal(size=(batch_size + 50, widths[-1])).astype(dtype)
+    cuts, results = set(), []
+    for n_threads in (1, 2, 3, 4, 7, 16):
+        net = nets.network(widths, "tanh", dtype=dtype, n_threads=n_threads, gemm="native")
+        plan = net.sessions.training_plan(batch_size, False, "auto", fnn.Adam(1e-3))
+        cuts.add((plan.schedule, plan.block_rows, *((p.panel, p.part) for p in plan.layers)))
+        history = net.fit(
+            X, y, epochs=2, batch_size=batch_size, optimizer=fnn.Adam(1e-3), validation_data=(X, y)
+        )
+        loss, gradient = net.gradients(X, y)
+        results.append(
+            [net.theta, np.array(history["loss"] + history["val_loss"] + [loss])]
+            + [net.predict(X), *gradient.weights, *gradient.biases]
+        )
+    assert len(cuts) > 3
+    for result in results[1:]:
+        for got, want in zip(result, results[0], strict=True):
+            nets.assert_same_bits(got, want)
+
+
 @pytest.mark.parametrize("update", ["auto", "immediate"])
 @pytest.mark.parametrize("optimizer", ["clipped", "private"])
 @pytest.mark.parametrize("kind", SHARED)
