@@ -53,10 +53,12 @@ def test_compare_then_figures(tmp_path: Path) -> None:
             assert (net["ratio"] is None) == ("numpy" not in net["microseconds"])
 
     shutil.copy(ROOT / "README.md", readme)
-    succeed("figures.py", "--speed", speed, speed, "--docs", tmp_path, "--readme", readme)
-    _, _, after = readme.read_text().partition("<!-- speed, by bench/figures.py -->\n")
-    assert after.startswith("| net | 1 thread: fnn_core ")
-    assert "2 threads: fnn_core" in after.splitlines()[0]
+    drawn = ("--docs", tmp_path, "--readme", readme)
+    succeed("figures.py", "--speed", speed, speed, "--cores", speed, *drawn)
+    for name in ("speed", "cores"):
+        _, _, after = readme.read_text().partition(f"<!-- {name}, by bench/figures.py -->\n")
+        assert after.startswith("| net | 1 thread: fnn_core ")
+        assert "2 threads: fnn_core" in after.splitlines()[0]
     assert readme.read_text().splitlines()[-1] == (ROOT / "README.md").read_text().splitlines()[-1]
     assert {"speed.png", "memory.png"} <= {path.name for path in tmp_path.iterdir()}
 
