@@ -38,8 +38,9 @@ BLAS_PANEL = 1024
 BLAS_FROM_MULTIPLIES = {"generic": 500_000}
 #: Multiplies and adds below which a team of threads costs more than it brings.
 SERIAL_FLOPS = 2_000_000
-#: Multiplies and adds of a step for each thread of its team, at least.
+#: Multiplies and adds of a step for each thread of its team, at least; and for each thread and layer.
 THREAD_FLOPS = 1_000_000
+MEETING_FLOPS = 100_000
 #: Input features of a backward task, at most, and outputs of a forward one where threads share them
 #: out: more of them spread the packing of the other operand over more rows, fewer leave more tasks.
 FEATURES = 256
@@ -122,7 +123,8 @@ def team(wanted: Pass, flops: int) -> int:
     """How many threads share out a step of so many multiplies and adds, at most."""
     if flops < SERIAL_FLOPS:
         return 1
-    return max(1, min(wanted.threads, flops // THREAD_FLOPS))
+    least = max(THREAD_FLOPS, MEETING_FLOPS * len(wanted.connections))
+    return max(1, min(wanted.threads, flops // least))
 
 
 def cheapest(wanted: Pass, *, may_stream: bool) -> str:
