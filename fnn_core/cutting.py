@@ -45,7 +45,7 @@ MEETING_FLOPS = 100_000
 #: out: more of them spread the packing of the other operand over more rows, fewer leave more tasks.
 FEATURES = 256
 #: Outputs of a forward task, at most, where there are tasks enough for the threads.
-OUTPUTS = 2048
+OUTPUTS = 512
 #: Forward tasks for each thread, from which on they are not made narrower than FEATURES.
 TASKS_OF_THREAD = 2
 #: Samples over which a copy of a part of W_k is spread, where threads share out samples and outputs.
