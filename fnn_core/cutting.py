@@ -1,8 +1,8 @@
 """How a pass's work is cut, in which order it is done, and which product does it.
 
 What is summed in which order depends on the net, the batch and the instruction set alone, never on
-the number of threads: that is why results do not. What may depend on it are cuts that change no bits:
-between samples on their way forward, and between a dense layer's inputs or outputs.
+the number of threads: that is why results do not. What may depend on it are cuts that change no
+bits: between samples on their way forward, and between a dense layer's inputs or outputs.
 """
 
 from __future__ import annotations
@@ -38,20 +38,23 @@ BLAS_PANEL = 1024
 BLAS_FROM_MULTIPLIES = {"generic": 500_000}
 #: Multiplies and adds below which a team of threads costs more than it brings.
 SERIAL_FLOPS = 2_000_000
-#: Multiplies and adds of a step for each thread of its team, at least; and for each thread and layer.
+#: Multiplies and adds of a step for each thread of its team, at least.
 THREAD_FLOPS = 1_000_000
+#: Likewise, for each layer, after which the threads meet.
 MEETING_FLOPS = 100_000
 #: Input features of a backward task, at most, and outputs of a forward one where threads share them
 #: out: more of them spread the packing of the other operand over more rows, fewer leave more tasks.
 FEATURES = 256
-#: Outputs of a forward task, at most, where there are tasks enough for the threads.
+#: Outputs of a forward task, at most, where there are tasks enough for the threads: what a batch
+#: has of them stays in the second-level cache between the runs of the reduction.
 OUTPUTS = 512
 #: Forward tasks for each thread, from which on they are not made narrower than FEATURES.
 TASKS_OF_THREAD = 2
-#: Samples over which a copy of a part of W_k is spread, where threads share out samples and outputs.
+#: Samples over which a copy of a part of W_k is spread, where threads share out both samples and
+#: outputs.
 SHARED_ROWS = 256
-#: Tasks are multiples of so many features, and blocks that threads share out of so many samples: the
-#: columns and rows of the native product's tiles.
+#: Tasks are multiples of so many features, and what threads share out of so many samples: columns
+#: and rows of the native product's tiles.
 TILE = 16
 TILE_ROWS = 8
 #: Multiplies of a task that shares a layer with others, at least.
@@ -141,7 +144,10 @@ def cheapest(wanted: Pass, *, may_stream: bool) -> str:
         costs = _costs(replace(wanted, threads=2))
         if costs["streaming"] < min(costs["blocks"], costs["layers"]):
             return "streaming"
-    costs = _costs(replace(wanted, threads=team(wanted, flops)))
+    # As much for BLAS, whose bits depend on the cut.
+    products = [_product(connection, wanted) for connection in wanted.connections]
+    threads = 2 if "blas" in products else team(wanted, flops)
+    costs = _costs(replace(wanted, threads=threads))
     return "blocks" if costs["blocks"] <= costs["layers"] else "layers"
 
 
@@ -239,7 +245,7 @@ def _rows_of_part(layer: LayerPlan, wanted: Pass, sharers: int) -> int:
     return min(rows, -(-of_thread // TILE_ROWS) * TILE_ROWS)
 
 
-def _product(layer: LayerPlan, wanted: Pass) -> str:
+def _product(layer: LayerPlan | Connection, wanted: Pass) -> str:
     """Which product a dense layer takes: the one asked for, or the one measured to be faster."""
     if wanted.gemm != "auto":
         return wanted.gemm
@@ -275,7 +281,7 @@ def _cut_into_chunks(layer: LayerPlan, connection: Connection, wanted: Pass) -> 
 
 
 def loss_rows(wanted: Pass) -> int:
-    """Samples whose losses are summed together: no more than a block has, and enough sums for a team."""
+    """Samples whose losses are summed together: at most a block, and enough sums for a team."""
     most = BLOCK_ROWS if _is_dense(wanted) else CONVOLUTION_BLOCK_ROWS
     flops = 3 * wanted.rows * flops_of_sample(wanted.connections)
     sums = team(replace(wanted, threads=LOSS_SUMS), flops)

@@ -49,7 +49,8 @@ class Network(Differentiable):
         "auto": "reuse" for layers whose activation allows it, "recompute" for the others. Can be
         set later.
     n_threads : int, optional
-        All that the process may use by default. Results do not depend on it. Can be set later.
+        By default one for each core that the process may use, or `OMP_NUM_THREADS`. Results do
+        not depend on it. Can be set later.
     seed : int or None
         Of the weights, of shuffling and of dropout, in streams of their own. None: a random one.
     gemm : {"auto", "blas", "native"}
@@ -63,8 +64,9 @@ class Network(Differentiable):
         every delta and every input known (Remark 8 ii), all gradients are formed and applied.
         "streaming": blocks go forward and back, and chunks of them sum up the gradient, so that
         activations do not grow with the batch. "auto": the cheapest for the batch and the threads
-        by the cost model in `fnn_core/cutting.py`. `memory_plan` shows which it is. Private steps (`DPSGD`), and
-        immediate updates with a `clip_norm`, need the factors first in any case. Can be set later.
+        by the cost model in `fnn_core/cutting.py`. `memory_plan` shows which it is. Private steps
+        (`DPSGD`), and immediate updates with a `clip_norm`, need the factors first in any case. Can
+        be set later.
 
     Attributes
     ----------

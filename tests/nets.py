@@ -53,7 +53,12 @@ def mirror(net, names, trainable=None):
 
 def share_everything(monkeypatch):
     """Threads share out the least of steps."""
-    for name, value in (("SERIAL_FLOPS", 0), ("THREAD_FLOPS", 1), ("MEETING_FLOPS", 0), ("SHARED_PRODUCT", 1)):
+    for name, value in {
+        "SERIAL_FLOPS": 0,
+        "THREAD_FLOPS": 1,
+        "MEETING_FLOPS": 0,
+        "SHARED_PRODUCT": 1,
+    }.items():
         monkeypatch.setattr(f"fnn_core.cutting.{name}", value)
 
 

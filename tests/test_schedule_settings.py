@@ -32,7 +32,8 @@ def data(rng, width, n, outputs, dtype="float64"):
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 def test_what_auto_takes(dtype):
-    small, digits = (nets.network(widths, "relu", dtype=dtype) for widths in (SMALL, DIGITS))
+    options = {"dtype": dtype, "gemm": "native"}
+    small, digits = (nets.network(widths, "relu", **options) for widths in (SMALL, DIGITS))
     assert schedule_of(small, 10_000) == "streaming"
     assert schedule_of(digits, 128) == "layers"
     for net in (small, digits):

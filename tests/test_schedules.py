@@ -263,10 +263,8 @@ def test_same_bits_however_a_net_is_cut(name, dtype):
             X, y, epochs=2, batch_size=batch_size, optimizer=fnn.Adam(1e-3), validation_data=(X, y)
         )
         loss, gradient = net.gradients(X, y)
-        results.append(
-            [net.theta, np.array(history["loss"] + history["val_loss"] + [loss])]
-            + [net.predict(X), *gradient.weights, *gradient.biases]
-        )
+        losses = np.array([*history["loss"], *history["val_loss"], loss])
+        results.append([net.theta, losses, net.predict(X), *gradient.weights, *gradient.biases])
     assert len(cuts) > 3
     for result in results[1:]:
         for got, want in zip(result, results[0], strict=True):
