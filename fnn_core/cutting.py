@@ -67,7 +67,7 @@ BACKWARD_ENTRIES = 32768
 #: Chunks of samples, each with its part of G_k: the tasks that a convolution goes backward in, and
 #: those of a streaming step.
 CHUNKS = 16
-#: Multiplies and adds forward of a convolution's chunk, at least.
+#: Multiplies and adds forward of a convolution's chunk, about.
 CHUNK_FLOPS = 1_500_000
 #: Entries of all those parts of one layer.
 PART_ENTRIES = 4_000_000
@@ -270,10 +270,11 @@ def _cut_into_chunks(layer: LayerPlan, connection: Connection, wanted: Pass) -> 
         layer.backward_rows = wanted.rows  # one call of the user's function
         return
     if layer.n_parameters:
-        # The order of summation: the number of threads may not count.
-        by_work = wanted.rows * connection.flops // CHUNK_FLOPS
-        most = min(CHUNKS, by_work, PART_ENTRIES // layer.n_parameters)
-        layer.chunks = min(wanted.rows, max(2, most))
+        # The order of summation: the number of threads may not count. A power of two is even for
+        # most of them.
+        by_work = 2 * (wanted.rows * connection.flops // CHUNK_FLOPS) - 1
+        most = max(2, min(CHUNKS, by_work, PART_ENTRIES // layer.n_parameters))
+        layer.chunks = min(wanted.rows, 1 << (most.bit_length() - 1))
     else:
         layer.chunks = min(wanted.rows, wanted.threads)
     of_chunk = -(-wanted.rows // layer.chunks)
