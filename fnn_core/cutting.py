@@ -74,7 +74,7 @@ PART_ENTRIES = 4_000_000
 
 # The cost model behind schedule="auto", in nanoseconds, as measured on a Zen 3 core: a multiply or
 # an addition, an entry of a weight packed once more, an entry moved between the second-level cache
-# and the next, and a meeting of the threads.
+# and the next, and a meeting of two threads, which takes longer by the logarithm of their number.
 FLOP = 0.01
 PACKED_ENTRY = 0.15
 MOVED_ENTRY = 0.15
