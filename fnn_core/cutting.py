@@ -193,7 +193,7 @@ def plan_layers(wanted: Pass, modes: Sequence[str]) -> list[LayerPlan]:
         if layer.kind == "bilinear":
             layer.user = Caller(connection, wanted.dtype)
         if layer.kind == "dense":
-            _cut_into_panels(layer, connection, wanted)
+            _cut_into_panels(layer, wanted)
         else:
             _cut_into_chunks(layer, connection, wanted)
             layer.part_rows = _layer_rows(wanted)
@@ -201,16 +201,16 @@ def plan_layers(wanted: Pass, modes: Sequence[str]) -> list[LayerPlan]:
     return layers
 
 
-def _cut_into_panels(layer: LayerPlan, connection: Connection, wanted: Pass) -> None:
+def _cut_into_panels(layer: LayerPlan, wanted: Pass) -> None:
     """A dense layer goes backward by panels of its input features, each over the whole batch."""
     layer.gemm = _product(layer, wanted)
     if layer.gemm == "blas":
         # Its bits depend on the cut, so that the number of threads may not count.
-        sharers = _sharers(connection, replace(wanted, threads=2))
+        sharers = _sharers(layer, replace(wanted, threads=2))
         layer.panel = _part(layer.inputs, BLAS_PANEL, sharers)
         layer.part = _part(layer.outputs, BLAS_PANEL, sharers)
     else:
-        sharers = _sharers(connection, wanted)
+        sharers = _sharers(layer, wanted)
         layer.panel = _part(layer.inputs, FEATURES, sharers)
         # Rather fewer samples than fewer outputs, as long as they are worth copying the weight for.
         narrow = -(-sharers * FEATURES // layer.outputs)
@@ -222,9 +222,9 @@ def _cut_into_panels(layer: LayerPlan, connection: Connection, wanted: Pass) -> 
     layer.backward_rows = min(wanted.rows, BACKWARD_ROWS)
 
 
-def _sharers(connection: Connection, wanted: Pass) -> int:
+def _sharers(layer: LayerPlan, wanted: Pass) -> int:
     """The threads that share out a dense layer, each with enough to do."""
-    multiplies = connection.weight_count * wanted.rows
+    multiplies = layer.weight_count * wanted.rows
     return max(1, min(wanted.threads, multiplies // SHARED_PRODUCT))
 
 
