@@ -188,6 +188,7 @@ def plan_layers(wanted: Pass, modes: Sequence[str]) -> list[LayerPlan]:
             trainable=connection.layer.trainable and connection.n_parameters > 0,
             memory=mode,
             rate=connection.rate,
+            row=connection.outputs,
             geometry=connection.geometry,
         )
         if layer.kind == "bilinear":

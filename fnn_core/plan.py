@@ -154,6 +154,7 @@ class LayerPlan:
     trainable: bool
     memory: str
     rate: float
+    row: int
     geometry: Geometry | None
     gemm: str = "native"
     panel: int = 0

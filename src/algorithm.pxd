@@ -81,11 +81,11 @@ cdef inline char *forward_between(const Plan *plan, const Batch *batch, long sta
         layer = &plan.layers[k]
         block.first = 0
         block.count = layer.outputs
-        a = batch.workspace + layer.kept + first_row * layer.outputs * real_bytes
+        a = batch.workspace + layer.kept + first_row * layer.row * real_bytes
         if k == plan.depth - 1 and batch.output != NULL:
             a = batch.output + first_row * layer.outputs * real_bytes
         block.epilogue = epilogue_of_layer(plan, batch, layer, &block, &epilogue)
-        layer.map.apply(layer, &block, batch.theta, x, layer.inputs, a)
+        layer.map.apply(layer, &block, batch.theta, x, row_below(layer), a)
         x = a if block.epilogue != NULL else keep(plan, batch, layer, &block, thread, a)
     return <char *> x
 
@@ -115,13 +115,18 @@ cdef inline void forward_by_layers(const Plan *plan, const Batch *batch, int thr
             block.first = task % layer.parts * layer.part
             block.count = min(layer.part, layer.outputs - block.first)
             x = output_below(plan, batch, k, block.first_row, block.rows, thread)
-            a = batch.workspace + layer.kept + block.first_row * layer.outputs * real_bytes
+            a = batch.workspace + layer.kept + block.first_row * layer.row * real_bytes
             block.epilogue = epilogue_of_layer(plan, batch, layer, &block, &epilogue)
-            layer.map.apply(layer, &block, batch.theta, x, layer.inputs, a)
+            layer.map.apply(layer, &block, batch.theta, x, row_below(layer), a)
             if block.epilogue == NULL:
                 keep(plan, batch, layer, &block, thread, a)
             task += threads
         meet(threads)
+
+
+cdef inline long row_below(const Layer *layer) noexcept nogil:
+    """The entries between samples of the layer's inputs."""
+    return (layer - 1).row if layer.index > 0 else layer.inputs
 
 
 cdef inline const char *output_below(const Plan *plan, const Batch *batch, long start, long first_row, long rows,
@@ -133,11 +138,11 @@ cdef inline const char *output_below(const Plan *plan, const Batch *batch, long 
     cdef char *output
     if start == 0:
         return batch.input + first_row * plan.inputs * real_bytes
-    kept = batch.workspace + below.kept + first_row * below.outputs * real_bytes
+    kept = batch.workspace + below.kept + first_row * below.row * real_bytes
     if below.memory != KEEP_PREACTIVATION:
         return kept
     output = batch.workspace + plan.output_blocks + thread * plan.output_block
-    below.activation.value(rows, below.outputs, kept, below.outputs, output, below.outputs)
+    below.activation.value(rows, below.outputs, kept, below.row, output, below.row)
     return output
 
 
@@ -157,7 +162,7 @@ cdef inline void forward_to_checkpoints(const Plan *plan, const Batch *batch, in
 cdef inline const Epilogue *epilogue_of_layer(const Plan *plan, const Batch *batch, const Layer *layer,
                                               const Block *block, Epilogue *epilogue) noexcept nogil:
     """What `keep` does, where the map can do it to each part of a_k as soon as that is known; else NULL."""
-    cdef size_t first = block.first_row * layer.outputs + block.first
+    cdef size_t first = block.first_row * layer.row + block.first
     if not layer.map.finishes or layer.memory == KEEP_PREACTIVATION:
         return NULL
     if is_identity(plan, layer) and not plan.keeps_factors:
@@ -167,7 +172,7 @@ cdef inline const Epilogue *epilogue_of_layer(const Plan *plan, const Batch *bat
     epilogue.real_bytes = plan.kernels.real_bytes
     epilogue.kept = NULL
     epilogue.signal = batch.workspace + layer.signal + first * plan.kernels.real_bytes
-    epilogue.row = layer.outputs
+    epilogue.row = layer.row
     return epilogue
 
 
@@ -179,8 +184,8 @@ cdef inline char *keep(const Plan *plan, const Batch *batch, const Layer *layer,
     """
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef size_t first = block.first * real_bytes
-    cdef size_t offset = block.first_row * layer.outputs * real_bytes
-    cdef long d = layer.outputs
+    cdef size_t offset = block.first_row * layer.row * real_bytes
+    cdef long d = layer.row
     cdef char *output = a
     if is_identity(plan, layer) and not plan.keeps_factors:
         return a
@@ -230,7 +235,7 @@ cdef inline void pull_back(const Plan *plan, const Batch *batch, const Layer *la
     `output` is σ_k(a_k) on that panel where it has been computed again from a_k, and NULL where it has not.
     """
     cdef size_t real_bytes = plan.kernels.real_bytes
-    cdef long d = layer.outputs
+    cdef long d = layer.row
     cdef size_t offset = (first_row * d + first) * real_bytes
     cdef char *kept = batch.workspace + layer.kept + offset
     cdef char *delta = batch.workspace + layer.signal + offset
@@ -421,11 +426,12 @@ cdef struct Input:            # σ_{k−1}(a_{k−1}) on a block of samples and 
 cdef inline Input input_of_block(const Plan *plan, const Batch *batch, const Layer *layer, const Block *block,
                                  int thread) noexcept nogil:
     cdef size_t real_bytes = plan.kernels.real_bytes
-    cdef size_t offset = (block.first_row * layer.inputs + block.first) * real_bytes
+    cdef long row = row_below(layer)
+    cdef size_t offset = (block.first_row * row + block.first) * real_bytes
     cdef const Layer *below = layer - 1
     cdef Input x
     x.recomputed = NULL
-    x.row = layer.inputs
+    x.row = row
     if layer.index == 0:
         x.data = batch.input + offset
         return x
@@ -443,7 +449,7 @@ cdef inline void add_gradient(const Plan *plan, const Batch *batch, const Layer 
     """G_k ← C_k††(σ_{k−1}(a_{k−1}), T) and g_k ← ι_k*(T), summed over the blocks of samples."""
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef const char *delta = batch.workspace + layer.signal + (
-        task.block.first_row * layer.outputs * real_bytes)
+        task.block.first_row * layer.row * real_bytes)
     cdef bint is_summed = layer.chunks == 1 and sink.accumulate
     cdef bint accumulate = is_summed or task.block.first_row > task.first_row
     layer.map.adjoint_weight(layer, &task.block, x.data, x.row, delta, accumulate, gradient)
@@ -461,13 +467,13 @@ cdef inline const Epilogue *epilogue_of_panel(const Plan *plan, const Batch *bat
     if layer.index == 0 or not layer.map.finishes or below.memory == KEEP_OUTPUT_AND_SLOPE or (
             below.memory == KEEP_PREACTIVATION and below.activation.reusable):
         return NULL
-    offset = (block.first_row * below.outputs + block.first) * plan.kernels.real_bytes
+    offset = (block.first_row * below.row + block.first) * plan.kernels.real_bytes
     epilogue.run = finish_pull_back
     epilogue.activation = below.activation
     epilogue.real_bytes = plan.kernels.real_bytes
     epilogue.kept = batch.workspace + below.kept + offset
     epilogue.signal = batch.workspace + below.signal + offset
-    epilogue.row = below.outputs
+    epilogue.row = below.row
     return epilogue
 
 
@@ -475,7 +481,7 @@ cdef inline void send_back(const Plan *plan, const Batch *batch, const Layer *la
                            const Input *x, int thread) noexcept nogil:
     """T ← C_k†(T, W_k) ⊙ σ_{k−1}'(a_{k−1}), on a block of samples and a panel of features."""
     cdef size_t real_bytes = plan.kernels.real_bytes
-    cdef const char *delta = batch.workspace + layer.signal + block.first_row * layer.outputs * real_bytes
+    cdef const char *delta = batch.workspace + layer.signal + block.first_row * layer.row * real_bytes
     cdef char *u = batch.workspace + plan.delta_panels + panel_of_thread(plan, layer, thread)
     cdef Epilogue epilogue
     block.epilogue = epilogue_of_panel(plan, batch, layer, block, &epilogue)

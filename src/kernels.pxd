@@ -60,7 +60,7 @@ cdef extern from "kernels/engine.h" nogil:
         long inputs, outputs
         long weight, weight_count, bias, bias_count
         int trainable, memory, index, restart
-        long panel, panels, part, parts, part_rows
+        long panel, panels, part, parts, part_rows, row
         size_t kept, signal, output, kept_tangent, output_tangent
         double rate
         Geometry geometry

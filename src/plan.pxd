@@ -80,6 +80,7 @@ cdef inline int fill_layer(Layer *layer, const Kernels *kernels, const Map *user
     layer.part = description.part or description.outputs
     layer.parts = description.parts
     layer.part_rows = description.part_rows
+    layer.row = description.row
     layer.kept = description.kept
     layer.signal = description.signal
     layer.output = description.output

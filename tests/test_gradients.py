@@ -52,6 +52,24 @@ def test_every_activation_and_loss_at_every_depth(activation, loss, rng):
         check(net, names, loss, X, y, s=rng.uniform(0.1, 2, n))
 
 
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("memory", ["recompute", "store", "reuse", "checkpoint"])
+def test_rows_that_share_sets_of_the_cache(memory, dtype, rng):
+    """What is kept of layers whose rows take multiples of 1024 bytes lies apart."""
+    widths, n = [6, 512, 256, 512, 256, 3], 70
+    net = nets.network(widths, "sigmoid", dtype=dtype, memory=memory)
+    shapes = [buffer.shape for buffer in net.memory_plan(n, optimizer="sgd").buffers]
+    assert (n, 512 + 64 // net.dtype.itemsize) in shapes
+    X, y = rng.normal(size=(n, 6)).astype(dtype), rng.normal(size=(n, 3)).astype(dtype)
+    names = ["sigmoid"] * 4 + ["identity"]
+    check(net, names, "squared_error", X, y, dtype=dtype)
+    layers = nets.mirror(net, names)
+    _, T = net.vjp(X, y)
+    expected = reference.backward(layers, *reference.forward(layers, X), y)[2]
+    nets.assert_close(T, expected, dtype, 512)
+    nets.assert_close(net.predict(X), reference.predict(layers, X), dtype, 512)
+
+
 @pytest.mark.parametrize("loss", nets.LOSSES)
 @pytest.mark.parametrize("activation", nets.ACTIVATIONS)
 def test_float32(activation, loss, rng):

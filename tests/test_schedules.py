@@ -34,6 +34,8 @@ NETS = {
     ),
     "one layer": ([Dense(3, "tanh")], 9, 460, 200),
     "wide": ([Dense(48, "tanh"), Dense(64, "tanh"), Dense(3)], 20, 460, 200),
+    # Rows of 2048 and 4096 bytes and more: what is kept of these layers lies apart.
+    "apart": ([Dense(512, "tanh"), Dense(256, "tanh"), Dense(512, "tanh"), Dense(3)], 9, 230, 100),
     "image": (images.NETS["image"][1]("tanh"), images.NETS["image"][0], 95, 40),
     "line": (images.NETS["line"][1]("gelu"), images.NETS["line"][0], 95, 40),
 }

@@ -161,6 +161,7 @@ struct Layer {
     long panel, panels; /* input features of a backward task, and the number of tasks */
     long part, parts;   /* outputs of a forward task, and the number of tasks of as many samples */
     long part_rows;     /* samples of a forward task, where a layer is done for the whole batch */
+    long row;           /* entries between samples of what is kept of it, O or more */
     size_t kept;        /* byte offset in the workspace of a_k or F_k, (N, O) */
     size_t signal;      /* of delta_k, which replaces D_k, F_k or a_k, by memory mode */
     /* Of a pass with tangents, which keeps apart what the others share: F_k, da_k and dF_k. */
