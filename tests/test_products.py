@@ -123,9 +123,13 @@ def test_tasks_larger_than_a_block(rows, gemm, dtype, monkeypatch):
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("rows", [1, 23, 24, 300])
 def test_rows_that_lie_pages_apart(rows, dtype):
-    """They are copied by the tile that first reads them, and fetched while others run."""
-    for inputs, outputs in [(30, 2068), (300, 2048), (2068, 270)]:
+    """They are copied by the tile that first reads them, and fetched while others run.
+
+    Or, where they lie whole pages apart, copied while others run.
+    """
+    for inputs, outputs in [(30, 2068), (300, 2048), (600, 2048), (2068, 270)]:
         check(rows, inputs, outputs, dtype, "native")
+    check(rows, 600, 2048, dtype, "native", n_threads=3)
 
 
 # --- bits -----------------------------------------------------------------------------------------
