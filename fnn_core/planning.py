@@ -27,7 +27,8 @@ from fnn_core.plan import ALIGNMENT, LayerPlan, Pass, PassPlan, Workspace
 
 MEMORY_MODES = ("recompute", "store", "reuse", "checkpoint", "auto")
 UPDATES = ("immediate", "deferred", "auto")
-#: Rows of so many bytes, or of a multiple, fall into a few of the cache's sets.
+#: Rows of a multiple of so many bytes fall into a few of the cache's sets: those that
+#: src/kernels/gemm.inc copies.
 COLLIDING_BYTES = 1024
 #: Samples of a block of `gradients`, over which it is accumulated.
 GRADIENT_ROWS = 1024
@@ -78,8 +79,8 @@ def _scratch_entries(wanted: Pass) -> int:
 def _keep_apart(layers: list[LayerPlan], wanted: Pass) -> None:
     """A line of the cache between samples of dense layers whose rows would share few of its sets.
 
-    Products need not copy them then: of layers of 512 to 2048 outputs, that with the weights'
-    transpose took 3 to 8 % less (Emerald Rapids).
+    Products need not copy them then, above all that with the weights' transpose, which would copy
+    delta for each of its panels.
     """
     line = ALIGNMENT // wanted.dtype.itemsize
     for layer, above in pairwise(layers):
