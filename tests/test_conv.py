@@ -79,6 +79,8 @@ WIDE = {  # channels and filters with odd tails; kernels that read most of a row
     "3x3, 31 to 67": ((7, 8, 31), [images.Conv(67, 3, "tanh", algorithm="direct")]),
     "1x1, 130 to 33": ((5, 6, 130), [images.Conv(33, 1)]),
     "5x5 on one channel": ((28, 28, 1), [images.Conv(6, 5, "relu"), images.AvgPool(2)]),
+    "one channel to 8": ((20, 21, 1), [images.Conv(8, 3, padding="same")]),
+    "one channel to one": ((9, 19, 1), [images.Conv(1, (3, 2), "tanh")]),
     "one channel, every other line": ((9, 19, 1), [images.Conv(5, 3, "tanh", stride=(2, 1))]),
     "one channel, dilated": ((15, 21, 1), [images.Conv(3, (2, 3), dilation=(2, 4), padding=1)]),
     "one channel, a long kernel": ((5, 40, 1), [images.Conv(6, (2, 17), "tanh")]),

@@ -1,5 +1,7 @@
 """Pools and Flatten: linear in x at the selection that the forward pass makes."""
 
+import itertools
+
 import images
 import nets
 import numpy as np
@@ -92,16 +94,20 @@ def test_shapes_and_exact_maxima(dtype, rng):
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 def test_pixels_of_every_width(dtype, rng):
-    """Where windows cover the image, a narrow pixel is written as a whole vector."""
-    for channels in range(1, 20):
-        net = fnn.Network([fnn.MaxPool(2)], input_shape=(6, 8, channels), dtype=dtype)
-        X = rng.normal(size=(3, 6, 8, channels)).astype(dtype)
-        H = rng.normal(size=(3, 3, 4, channels)).astype(dtype)
-        windows = X.reshape(3, 3, 2, 4, 2, channels)
+    """Narrow pixels are written as whole vectors, or some windows at once."""
+    for channels, (height, width) in itertools.product(range(1, 20), ((6, 8), (7, 11), (2, 3))):
+        net = fnn.Network([fnn.MaxPool(2)], input_shape=(height, width, channels), dtype=dtype)
+        rows, columns = height // 2, width // 2
+        X = rng.normal(size=(3, height, width, channels)).astype(dtype)
+        H = rng.normal(size=(3, rows, columns, channels)).astype(dtype)
+        windows = X[:, : 2 * rows, : 2 * columns].reshape(3, rows, 2, columns, 2, channels)
         greatest = windows.max(axis=(2, 4), keepdims=True)
         nets.assert_same_bits(net.predict(X), greatest[:, :, 0, :, 0])
-        expected = np.where(windows == greatest, H[:, :, None, :, None], 0).astype(dtype)
-        nets.assert_same_bits(net.vjp(X, H)[1], expected.reshape(X.shape))
+        expected = np.zeros_like(X)
+        expected[:, : 2 * rows, : 2 * columns] = np.where(
+            windows == greatest, H[:, :, None, :, None], 0
+        ).reshape(3, 2 * rows, 2 * columns, channels)
+        nets.assert_same_bits(net.vjp(X, H)[1], expected)
 
 
 @pytest.mark.parametrize("mode", nets.MODES)
@@ -136,14 +142,14 @@ def test_overlapping_windows_add_up(rng):
 @pytest.mark.parametrize("kind", [*KINDS, "GlobalAvgPool"])
 def test_nan_goes_through(kind, dtype):
     """0 · ∞ below gives a NaN wherever it lies in a window, and only there."""
-    args = () if kind == "GlobalAvgPool" else (3,)
-    for channels in (1, 2, 16, 19):
+    for channels, size in itertools.product((1, 2, 4, 6, 16, 19), (2, 3)):
+        args = () if kind == "GlobalAvgPool" else (size,)
         layers = [fnn.Conv(channels, 1, groups=channels, bias=False), getattr(fnn, kind)(*args)]
-        net = fnn.Network(layers, input_shape=(6, 6, channels), dtype=dtype)
+        net = fnn.Network(layers, input_shape=(2 * size, 2 * size, channels), dtype=dtype)
         net.theta[:] = np.inf
-        for i in range(9):
-            X = np.ones((1, 6, 6, channels), dtype)
-            X[0, i // 3, 3 + i % 3, channels - 1] = 0
+        for i in range(size**2):
+            X = np.ones((1, 2 * size, 2 * size, channels), dtype)
+            X[0, i // size, size + i % size, channels - 1] = 0
             got = np.isnan(net.predict(X))
             assert got.sum() == 1
             assert got.ravel()[channels - 1 if kind == "GlobalAvgPool" else 2 * channels - 1]
