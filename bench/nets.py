@@ -84,8 +84,8 @@ class Net:
 
     @property
     def steps_a_call(self) -> int:
-        """How many steps one timed call makes."""
-        return int(np.clip(OPERATIONS_A_CALL / self.flops, 4, 2000))
+        """How many steps one timed call makes: a power of two, which epochs of as many divide."""
+        return 2 ** int(np.log2(np.clip(OPERATIONS_A_CALL / self.flops, 4, 2000)))
 
 
 def dense_net(name: str, widths: Sequence[int], activation: str, loss: str, batch_size: int) -> Net:

@@ -21,6 +21,8 @@ class EpochBar:
 
     def end_epoch(self, numbers: Mapping[str, float]) -> None:
         """An epoch is done."""
+        if self._bar.disable:  # tqdm would write the numbers out all the same
+            return
         self._epoch += 1
         self._bar.update(self._epoch * self._steps - self._bar.n)
         self._bar.set_postfix({name: f"{number:.4g}" for name, number in numbers.items()})
