@@ -19,6 +19,8 @@ from fnn_core.plan import LayerPlan, Pass
 GEMMS = ("auto", "blas", "native")
 #: In which order a step is done; `Network` says what each means.
 SCHEDULES = ("auto", "blocks", "layers", "two_phase", "streaming")
+#: Those whose backward pass sums over the whole batch as it goes.
+WHOLE_BATCH = ("blocks", "layers")
 
 #: Samples that go through all layers together, one layer after the other.
 BLOCK_ROWS = 64
@@ -72,13 +74,20 @@ CHUNK_FLOPS = 1_500_000
 #: Entries of all those parts of one layer.
 PART_ENTRIES = 4_000_000
 
-# The cost model behind schedule="auto", in nanoseconds, as measured on a Zen 3 core: a multiply or
-# an addition, an entry of a weight packed once more, an entry moved between the second-level cache
-# and the next, and a meeting of two threads, which takes longer by the logarithm of their number.
-FLOP = 0.01
+# The cost model behind schedule="auto", in nanoseconds: a multiply or an addition in float32, by
+# instruction set; an entry of a weight packed once more; one moved between the second-level cache
+# and the next; one that another thread has written, and so lies in another core's cache; and a
+# meeting of two threads, which takes longer by the logarithm of their number. Exchanged entries and
+# the first were measured on Emerald Rapids, the others on Zen 3.
+FLOP = {"avx512": 0.007, "avx2": 0.012, "generic": 0.05}
 PACKED_ENTRY = 0.15
 MOVED_ENTRY = 0.15
+EXCHANGED_ENTRY = 1.4
 MEETING = 1500.0
+#: Numbers of threads for which streaming has to pay, for a gradient to be summed as it does.
+TEAMS = (2, 4, 8, 16)
+#: By so much, at least: elsewhere, sums of fewer samples cost some percent.
+STREAMING_GAIN = 0.92
 #: What the second-level cache holds beside what a task works on.
 CACHED_BYTES = 512 * 1024
 
@@ -131,45 +140,128 @@ def team(wanted: Pass, flops: int) -> int:
 
 
 def cheapest(wanted: Pass, *, may_stream: bool) -> str:
-    """What moves and waits least: each schedule's cost beyond the arithmetic, the same in all.
-
-    Parts of a gradient are another order of summation: whether there are any is reckoned for two
-    threads, whatever their number is.
-    """
+    """The quickest schedule by the cost model, with the number of threads that is best for it."""
     if any(connection.layer.kind != "dense" for connection in wanted.connections):
         return "blocks"
-    flops = 3 * wanted.rows * flops_of_sample(wanted.connections)
-    # A net that one thread steps through alone has nothing to gain from parts of the gradient.
-    if may_stream and wanted.rows > BLOCK_ROWS and flops >= SERIAL_FLOPS:
-        costs = _costs(replace(wanted, threads=2))
-        if costs["streaming"] < min(costs["blocks"], costs["layers"]):
-            return "streaming"
-    # As much for BLAS, whose bits depend on the cut.
-    products = [_product(connection, wanted) for connection in wanted.connections]
-    threads = 2 if "blas" in products else team(wanted, flops)
-    costs = _costs(replace(wanted, threads=threads))
-    return "blocks" if costs["blocks"] <= costs["layers"] else "layers"
+    if not _is_native(wanted):
+        # BLAS's bits depend on the cut, so that the number of threads may not count.
+        times = _nanoseconds(wanted, 2)
+        return min(("blocks", "layers"), key=lambda name: times[name])
+    if may_stream and wanted.rows > BACKWARD_ROWS and _streaming_pays(wanted, (2,)):
+        return "streaming"
+    teams = _teams(wanted)
+    best = {name: min(_nanoseconds(wanted, some)[name] for some in teams) for name in WHOLE_BATCH}
+    if may_stream and wanted.sum_rows and len(teams) > 1:
+        # One thread gains nothing: the others' order of summation costs it less than streaming.
+        best["streaming"] = min(_nanoseconds(wanted, some)["streaming"] for some in teams[1:])
+    return min(best, key=lambda name: best[name])
 
 
-def _costs(wanted: Pass) -> dict[str, float]:
-    """Nanoseconds that each schedule takes beside a thread's share of the arithmetic."""
-    connections, rows, threads = wanted.connections, wanted.rows, wanted.threads
+def quickest_team(wanted: Pass, schedule: str) -> int:
+    """How many threads are quickest at a schedule: more of them meet and exchange more."""
+    teams = _teams(wanted)
+    if schedule == "two_phase" or not _is_native(wanted):
+        return teams[-1]
+    return min(teams, key=lambda threads: _nanoseconds(wanted, threads)[schedule])
+
+
+def rows_summed_apart(wanted: Pass) -> int:
+    """Samples whose part of the gradient is summed before it is added to the others'; 0: all.
+
+    Those of a block of a streaming step, where that is the quickest for some number of threads.
+    It is another order of summation: whether it is taken does not depend on the threads there are,
+    so that any number of them can take the schedule that is best for it, with the same result.
+    """
+    wanted = replace(wanted, sum_rows=wanted.rows)
+    parts = _blocks(wanted) * sum(connection.n_parameters for connection in wanted.connections)
+    # More samples go backward in several blocks, or have more blocks than parts.
+    fit = wanted.rows <= BACKWARD_ROWS and parts <= PART_ENTRIES
+    if not fit or _blocks(wanted) == 1 or not _is_native(wanted):
+        return 0
+    return rows_of_stream(wanted) if _streaming_pays(wanted, TEAMS) else 0
+
+
+def _streaming_pays(wanted: Pass, numbers: Sequence[int]) -> bool:
+    """Whether it is the quickest for some of these numbers of threads."""
+    for threads in numbers:
+        times = [_nanoseconds(wanted, some) for some in _teams(replace(wanted, threads=threads))]
+        others = min(time[name] for time in times for name in WHOLE_BATCH)
+        if min(time["streaming"] for time in times) < STREAMING_GAIN * others:
+            return True
+    return False
+
+
+def rows_of_stream(wanted: Pass) -> int:
+    """Samples of a block of a streaming step, whatever the number of threads."""
+    unit = loss_rows(wanted)
+    if not wanted.sum_rows:
+        return _even_blocks(replace(wanted, threads=1))[0]
+    # Few parts, since each costs a little, but as many as two threads or more can share evenly.
+    parts = 2
+    while parts * MOST_BLOCK_ROWS < wanted.rows:
+        parts *= 2
+    return -(-wanted.rows // (parts * unit)) * unit
+
+
+def _blocks(wanted: Pass) -> int:
+    return -(-wanted.rows // rows_of_stream(wanted))
+
+
+def _is_native(wanted: Pass) -> bool:
+    """Whether all layers are dense, with the engine's own product, whose bits no cut changes."""
+    return all(
+        connection.layer.kind == "dense" and _product(connection, wanted) == "native"
+        for connection in wanted.connections
+    )
+
+
+def _teams(wanted: Pass) -> list[int]:
+    """Numbers of threads to choose from: powers of two, and all that may share the step out."""
+    most = team(wanted, 3 * wanted.rows * flops_of_sample(wanted.connections))
+    return sorted({1 << k for k in range(most.bit_length())} | {most})
+
+
+def _nanoseconds(wanted: Pass, threads: int) -> dict[str, float]:
+    """What a step of each schedule takes by the cost model."""
+    connections, rows = wanted.connections, wanted.rows
+    wanted = replace(wanted, threads=threads)
+    flop = FLOP[_engine.build_facts()["isa"]] * wanted.dtype.itemsize / 4
+    forward = flop * rows * flops_of_sample(connections)
     entries = rows * sum(connection.outputs for connection in connections)
     parameters = sum(connection.n_parameters for connection in connections)
     # Written and read again, forward and backward, unless all of it stays in the cache.
     moved = MOVED_ENTRY * entries if entries * wanted.dtype.itemsize > CACHED_BYTES else 0.0
     packed = PACKED_ENTRY * parameters
-    meetings = MEETING * math.log2(threads) * len(connections)
+    meeting = MEETING * math.log2(threads)
     size, busiest = _even_blocks(wanted)
     turns = -(-rows // (size * threads))
-    idle = FLOP * flops_of_sample(connections) * (busiest - rows / threads)
-    blocks = -(-rows // BLOCK_ROWS)
+    # What a thread reads of what the others have written: all weights, once they are updated; and
+    # backward, T of all samples, and its features of F, or its part of the sum of all parts of G.
+    others = EXCHANGED_ENTRY * (threads - 1) / threads * wanted.dtype.itemsize / 4
+    weights = others * parameters
+    signals = others * entries * (1 + 1 / threads)
+    blocks = _blocks(wanted)
+    chunks = min(CHUNKS, blocks)
+    streams = min(threads, chunks)
+    share = -(-chunks // streams) / chunks
     return {
-        "blocks": (turns - 1 / threads) * packed + 2 * moved / threads + meetings + idle,
-        "layers": 4 * moved / threads + 2 * meetings,
-        "streaming": (blocks - 1) * packed
-        + min(CHUNKS, blocks) * MOVED_ENTRY * parameters
-        + 2 * MEETING,
+        "blocks": forward * (busiest / rows + 2 / threads)
+        + (turns - 1 / threads) * packed
+        + 2 * moved / threads
+        + weights
+        + signals
+        + meeting * len(connections),
+        "layers": 3 * forward / threads
+        + 4 * moved / threads
+        + weights
+        + signals
+        + 2 * meeting * len(connections),
+        "streaming": 3 * forward * share
+        + (blocks * share - 1 / streams) * packed
+        + chunks * MOVED_ENTRY * parameters / streams
+        + weights
+        + others * chunks * parameters / streams
+        + 2 * meeting,
     }
 
 
@@ -288,7 +380,9 @@ def loss_rows(wanted: Pass) -> int:
     flops = 3 * wanted.rows * flops_of_sample(wanted.connections)
     sums = team(replace(wanted, threads=LOSS_SUMS), flops)
     sums = 1 << (sums.bit_length() - 1)  # most batches are multiples of such
-    return min(most, -(-wanted.rows // sums))
+    rows = min(most, -(-wanted.rows // sums))
+    # Two of them at least in a part whose gradient is summed apart.
+    return rows // 2 if wanted.sum_rows and 2 * rows > BLOCK_ROWS else rows
 
 
 def block_rows(wanted: Pass, layers: Sequence[LayerPlan], schedule: str) -> int:

@@ -211,6 +211,7 @@ class PassPlan:
     resume: int
     block_rows: int
     loss_rows: int
+    sum_rows: int
     threads: int
     flops: int
     schedule: str
@@ -231,7 +232,13 @@ class PassPlan:
 
 @dataclass(frozen=True)
 class Pass:
-    """What a pass is planned for."""
+    """What a pass is planned for.
+
+    Attributes
+    ----------
+    sum_rows : int
+        Samples whose part of G_k is summed before it is added; 0: all of a task's.
+    """
 
     connections: Sequence[Connection]
     dtype: np.dtype
@@ -244,3 +251,4 @@ class Pass:
     output_shape: tuple[int, ...]
     gemm: str = "auto"
     schedule: str = "auto"
+    sum_rows: int = 0

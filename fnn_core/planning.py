@@ -20,7 +20,9 @@ from fnn_core.cutting import (
     flops_of_sample,
     loss_rows,
     plan_layers,
-    team,
+    quickest_team,
+    rows_of_stream,
+    rows_summed_apart,
 )
 from fnn_core.layers import Connection
 from fnn_core.plan import ALIGNMENT, LayerPlan, Pass, PassPlan, Workspace
@@ -120,6 +122,7 @@ def _finish(
         resume=max((k + 1 for k, layer in enumerate(layers) if layer.restart >= 0), default=0),
         block_rows=rows_of_block,
         loss_rows=loss_rows(wanted),
+        sum_rows=wanted.sum_rows,
         threads=threads,
         flops=flops,
         schedule=schedule,
@@ -155,11 +158,14 @@ def plan_training(
     if not is_step and (wanted.schedule not in ("blocks", "layers") or memory == "checkpoint"):
         wanted = replace(wanted, schedule="auto")
     kinds = [connection.layer.kind for connection in connections]
+    may_split = wanted.loss_index is not None and "bilinear" not in kinds
+    if is_step and may_split and wanted.schedule == "auto":
+        wanted = replace(wanted, sum_rows=rows_summed_apart(wanted))
     schedule = choose_schedule(
         wanted,
         "auto" if keeps_factors else memory,
         may_stream=is_step and gradient != "panels",
-        may_split=wanted.loss_index is not None and "bilinear" not in kinds,
+        may_split=may_split,
     )
     flops = 3 * rows * flops_of_sample(connections)
     if schedule == "streaming":
@@ -167,7 +173,7 @@ def plan_training(
     if gradient == "either":
         gradient = "panels"
     keeps_factors = keeps_factors or schedule == "two_phase"
-    wanted = replace(wanted, threads=team(wanted, flops))
+    wanted = replace(wanted, threads=quickest_team(wanted, schedule))
     # Norms from factors are summed panel by panel: the number of threads may not count for these.
     cut = replace(wanted, threads=2) if keeps_factors else wanted
     layers = plan_layers(cut, ["store"] * len(modes) if keeps_factors else modes)
@@ -230,10 +236,10 @@ def _plan_streaming(wanted: Pass, modes: Sequence[str], flops: int) -> PassPlan:
     their part of the gradient.
     """
     alone = replace(wanted, threads=1)  # as each block is taken, however many are in hand
-    rows_of_block = block_rows(alone, plan_layers(alone, modes), "streaming")
+    rows_of_block = rows_of_stream(alone)
     blocks = -(-wanted.rows // rows_of_block)
     chunks = min(CHUNKS, blocks)
-    threads = min(team(wanted, flops), chunks)
+    threads = min(quickest_team(wanted, "streaming"), chunks)
     block = replace(alone, rows=rows_of_block)
     layers = plan_layers(block, modes)
     _keep_apart(layers, block)
@@ -248,13 +254,19 @@ def _plan_streaming(wanted: Pass, modes: Sequence[str], flops: int) -> PassPlan:
     total = sum(connection.n_parameters for connection in wanted.connections)
     shape = (parts_at_once(chunks, threads), total)
     workspace.add("gradient", "parts of the gradient", "G, g", shape, wanted.dtype)
-    workspace.add("block_losses", "losses of chunks", "", (chunks,), np.dtype(np.float64))
+    sums = (chunks, -(-rows_of_block // loss_rows(wanted)))
+    workspace.add("block_losses", "losses of chunks", "", sums, np.dtype(np.float64))
     runs = sum(-(-layer.n_parameters // _engine.run_length()) for layer in layers)
     workspace.add("norms", "squares of runs of G", "", (runs,), np.dtype(np.float64))
     planned = _finish(
         wanted, layers, workspace, threads, rows_of_block, flops=flops, schedule="streaming"
     )
-    return replace(planned, streams=chunks, bytes_of_one_workspace=of_thread.bytes)
+    return replace(
+        planned,
+        streams=chunks,
+        sum_rows=rows_of_block,
+        bytes_of_one_workspace=of_thread.bytes,
+    )
 
 
 def _add_batch(workspace: Workspace, wanted: Pass) -> None:

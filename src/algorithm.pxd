@@ -51,9 +51,17 @@ cdef inline bint is_identity(const Plan *plan, const Layer *layer) noexcept nogi
     return layer.activation == plan.kernels.activations
 
 
-cdef inline long blocks_of(const Plan *plan, long rows) noexcept nogil:
-    """Blocks of a batch, which has a sample at least. A division is dear to a small net."""
-    return (rows + plan.block_rows - 1) // plan.block_rows if rows > plan.block_rows else 1
+cdef inline long parts_of(const Plan *plan, long rows) noexcept nogil:
+    """Parts of a batch whose gradients are summed apart."""
+    cdef long sums = (rows + plan.loss_rows - 1) // plan.loss_rows
+    cdef long of_part = (plan.sum_rows + plan.loss_rows - 1) // plan.loss_rows
+    return (sums + of_part - 1) // of_part
+
+
+cdef inline long end_of_part(const Plan *plan, long rows, long part, long parts) noexcept nogil:
+    """The samples before the end of a part, which is that of a sum of losses. Of a part that is to have as many
+    as two sums, no product is of so few samples that it would sum in another order."""
+    return min(rows, ((rows + plan.loss_rows - 1) // plan.loss_rows) * (part + 1) // parts * plan.loss_rows)
 
 
 cdef inline char *forward(const Plan *plan, const Batch *batch, long first_row, long rows,
@@ -353,7 +361,7 @@ cdef inline Task describe_task(const Plan *plan, const Batch *batch, const Layer
                                int thread) noexcept nogil:
     cdef long rows = rows_of_chunk(batch, layer)
     cdef Task task
-    task.chunk = number // layer.panels if layer.chunks > 1 else 0  # as in blocks_of
+    task.chunk = number // layer.panels if layer.chunks > 1 else 0  # a division is dear to a small net
     task.panel = number - task.chunk * layer.panels
     task.first_row = task.chunk * rows
     task.end_row = min(batch.rows, task.first_row + rows)
@@ -446,16 +454,37 @@ cdef inline Input input_of_block(const Plan *plan, const Batch *batch, const Lay
 
 cdef inline void add_gradient(const Plan *plan, const Batch *batch, const Layer *layer, const Task *task,
                               const Input *x, const Sink *sink, char *gradient) noexcept nogil:
-    """G_k ← C_k††(σ_{k−1}(a_{k−1}), T) and g_k ← ι_k*(T), summed over the blocks of samples."""
+    """G_k ← C_k††(σ_{k−1}(a_{k−1}), T) and g_k ← ι_k*(T), summed over the blocks of samples; where streaming sums
+    over fewer of them, over these, so that it gives the same bits."""
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef const char *delta = batch.workspace + layer.signal + (
         task.block.first_row * layer.row * real_bytes)
+    cdef const char *data = x.data
     cdef bint is_summed = layer.chunks == 1 and sink.accumulate
-    cdef bint accumulate = is_summed or task.block.first_row > task.first_row
-    layer.map.adjoint_weight(layer, &task.block, x.data, x.row, delta, accumulate, gradient)
+    cdef long number, parts
+    cdef Block part
+    if plan.sum_rows == 0 or task.block.rows <= plan.sum_rows:
+        add_part_of_gradient(plan, layer, task, &task.block, data, x.row, delta,
+                             is_summed or task.block.first_row > task.first_row, gradient)
+        return
+    # Such a batch goes back as one block.
+    parts = parts_of(plan, batch.rows)
+    part = task.block
+    for number in range(parts):
+        part.rows = end_of_part(plan, batch.rows, number, parts) - part.first_row
+        add_part_of_gradient(plan, layer, task, &part, data, x.row, delta, is_summed or number > 0, gradient)
+        data += part.rows * x.row * real_bytes
+        delta += part.rows * layer.row * real_bytes
+        part.first_row += part.rows
+
+
+cdef inline void add_part_of_gradient(const Plan *plan, const Layer *layer, const Task *task, const Block *block,
+                                      const char *x, long x_row, const char *delta, bint accumulate,
+                                      char *gradient) noexcept nogil:
+    layer.map.adjoint_weight(layer, block, x, x_row, delta, accumulate, gradient)
     if layer.bias_count and task.panel == layer.panels - 1:
-        layer.map.gather(layer, &task.block, delta, accumulate,
-                         gradient + weights_of_panel(layer, task) * real_bytes)
+        layer.map.gather(layer, block, delta, accumulate,
+                         gradient + weights_of_panel(layer, task) * plan.kernels.real_bytes)
 
 
 cdef inline const Epilogue *epilogue_of_panel(const Plan *plan, const Batch *batch, const Layer *layer,

@@ -21,6 +21,7 @@ cdef struct Plan:
     long parameters           # of all layers
     long block_rows           # samples that go forward together
     long loss_rows            # samples whose losses are summed together
+    long sum_rows             # samples whose part of G_k is summed before it is added, at most; 0: all of a task's
     int labels                # targets are class labels
     int threads
     bint keeps_factors        # delta does not take the place of the inputs; G_k is formed after all of it
@@ -123,6 +124,7 @@ cdef inline int fill_plan(Plan *plan, const Kernels *kernels, const Map *user_ma
     plan.parameters = description.n_parameters
     plan.block_rows = description.block_rows
     plan.loss_rows = description.loss_rows
+    plan.sum_rows = description.sum_rows
     plan.labels = description.labels
     plan.threads = description.threads
     plan.batch_input = offsets.get("batch_input", 0)

@@ -8,8 +8,8 @@ from libc.string cimport memcpy, memset
 
 from algorithm cimport (
     RUN_LENGTH, SHARED_LENGTH, Batch, Sink, add_part, backward, backward_block, backward_from_factors,
-    begin_backward, blocks_of, forward, forward_by_layers, forward_to_checkpoints, loss_slope_place,
-    output_of_batch, place_of_part,
+    begin_backward, end_of_part, forward, forward_by_layers, forward_to_checkpoints, loss_slope_place,
+    output_of_batch, parts_of, place_of_part,
 )
 from kernels cimport Layer, Optimizer, OptimizerKernel, meet, seconds_now
 from plan cimport Plan
@@ -182,13 +182,28 @@ cdef inline double block_loss(const Plan *plan, const Batch *batch, long first_r
         batch.weights + first_row * real_bytes if batch.weights != NULL else NULL, batch.scale, output, slope)
 
 
+cdef inline void sum_losses(const Training *training, const Batch *batch, long first_row, long rows,
+                            const char *output, char *slope, bint accumulate, double *losses) noexcept nogil:
+    """The sums of losses of some samples, added to those before with `accumulate`, and c_i L."""
+    cdef const Plan *plan = training.plan
+    cdef size_t row_bytes = plan.outputs * plan.kernels.real_bytes
+    cdef long done = 0, count
+    cdef double loss
+    while done < rows:
+        count = min(plan.loss_rows, rows - done)
+        loss = 0 if training.cotangent != NULL else block_loss(
+            plan, batch, first_row + done, count, output + done * row_bytes, slope + done * row_bytes)
+        losses[0] = losses[0] + loss if accumulate else loss
+        losses += 1
+        done += count
+
+
 cdef inline void take_losses(const Training *training, const Batch *batch, long first, long first_row, long rows,
                              char *output, double *losses, int thread) noexcept nogil:
     """Sums of losses over samples that have gone forward, whose F_n is `output`, and T of the last layer."""
     cdef const Plan *plan = training.plan
     cdef size_t row_bytes = plan.outputs * plan.kernels.real_bytes
     cdef char *slope = loss_slope_place(plan, batch, first_row)
-    cdef long done = 0, count
     if training.outputs != NULL:
         record_outputs(training, first + first_row, rows, output)
     if training.cotangent == NULL and plan.loss == NULL:
@@ -197,13 +212,8 @@ cdef inline void take_losses(const Training *training, const Batch *batch, long 
         return
     if training.cotangent != NULL:
         memcpy(slope, training.cotangent + (first + first_row) * row_bytes, rows * row_bytes)
-    losses += first_row // plan.loss_rows if first_row > 0 else 0  # as in blocks_of
-    while done < rows:
-        count = min(plan.loss_rows, rows - done)
-        losses[0] = 0 if training.cotangent != NULL else block_loss(
-            plan, batch, first_row + done, count, output + done * row_bytes, slope + done * row_bytes)
-        losses += 1
-        done += count
+    losses += first_row // plan.loss_rows if first_row > 0 else 0  # a division is dear to a small net
+    sum_losses(training, batch, first_row, rows, output, slope, 0, losses)
     begin_backward(plan, batch, first_row, rows, thread)
     if plan.two_phase:
         backward_block(plan, batch, first_row, rows, thread)
@@ -261,8 +271,9 @@ cdef inline double stream(Training *training, const Batch *batch, long first, in
     cdef const Plan *plan = training.plan
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef double *losses = <double *> (training.workspace + plan.block_losses)
-    cdef long blocks = blocks_of(plan, batch.rows)
-    cdef long chunk = thread, block
+    cdef long blocks = parts_of(plan, batch.rows)
+    cdef long sums = (plan.block_rows + plan.loss_rows - 1) // plan.loss_rows  # of a chunk
+    cdef long chunk = thread, block, first_row
     cdef const Data *data = &training.data
     cdef Batch part
     cdef Sink sink
@@ -271,18 +282,21 @@ cdef inline double stream(Training *training, const Batch *batch, long first, in
     sink.factor = 1
     sink.squares = NULL
     while chunk < plan.streams:
-        losses[chunk] = 0
+        memset(losses + chunk * sums, 0, sums * sizeof(double))
         sink.gradient = training.workspace + plan.gradient + (
             place_of_part(plan, chunk) * plan.parameters * real_bytes)
         sink.accumulate = 0
         for block in range(chunk * blocks // plan.streams, (chunk + 1) * blocks // plan.streams):
-            part = part_of_batch(plan, batch, block * plan.block_rows, data, thread)
+            first_row = end_of_part(plan, batch.rows, block - 1, blocks)
+            part = part_of_batch(plan, batch, first_row, end_of_part(plan, batch.rows, block, blocks) - first_row,
+                                 data, thread)
             if data.order != NULL:
-                gather(training, &part, first + block * plan.block_rows, 0, part.rows)
+                gather(training, &part, first + first_row, 0, part.rows)
             output = forward(plan, &part, 0, part.rows, 0)
             if training.outputs != NULL:
-                record_outputs(training, first + block * plan.block_rows, part.rows, output)
-            losses[chunk] += block_loss(plan, &part, 0, part.rows, output, loss_slope_place(plan, &part, 0))
+                record_outputs(training, first + first_row, part.rows, output)
+            sum_losses(training, &part, 0, part.rows, output, loss_slope_place(plan, &part, 0), 1,
+                       losses + chunk * sums)
             begin_backward(plan, &part, 0, part.rows, 0)
             backward(plan, &part, &sink, 0, 1)
             sink.accumulate = 1
@@ -292,18 +306,18 @@ cdef inline double stream(Training *training, const Batch *batch, long first, in
             add_part(plan, chunk, sink.gradient, plan.parameters)
         chunk += threads
     meet(threads)
-    for chunk in range(plan.streams):
-        loss += losses[chunk]
+    for block in range(plan.streams * sums):
+        loss += losses[block]
     return loss
 
 
-cdef inline Batch part_of_batch(const Plan *plan, const Batch *batch, long first_row, const Data *data,
-                                int thread) noexcept nogil:
+cdef inline Batch part_of_batch(const Plan *plan, const Batch *batch, long first_row, long rows,
+                                const Data *data, int thread) noexcept nogil:
     """A block of a batch, as a batch in the thread's own workspace."""
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef size_t target_bytes = sizeof(int64_t) if plan.labels else plan.outputs * real_bytes
     cdef Batch part = batch[0]
-    part.rows = min(plan.block_rows, batch.rows - first_row)
+    part.rows = rows
     part.workspace = batch.workspace + thread * plan.bytes
     part.draw.first_row = first_row
     if data.order != NULL:

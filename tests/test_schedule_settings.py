@@ -64,13 +64,29 @@ def test_what_auto_never_takes(widths, n):
 
 def test_threads_do_not_choose_how_a_gradient_is_summed():
     """Else results would depend on them. In which order samples and layers are done is theirs."""
-    for widths in (SMALL, DIGITS):
-        for n in (1, 65, 128, 1000, 10_000):
-            chosen = {
-                schedule_of(nets.network(widths, "relu", n_threads=n_threads), n)
+    for widths in (SMALL, DIGITS, [64, 100, 10], [2, 64, 64, 1]):
+        for n in (1, 65, 128, 200, 1000, 10_000):
+            plans = [
+                nets.network(widths, "relu", n_threads=n_threads).sessions.training_plan(
+                    n, False, "auto", fnn.Adam(1e-3)
+                )
                 for n_threads in (1, 2, 8, 16)
+            ]
+            apart = {
+                plan.block_rows if plan.schedule == "streaming" else plan.sum_rows for plan in plans
             }
-            assert chosen == {"streaming"} or "streaming" not in chosen
+            assert len(apart) == 1
+
+
+def test_two_threads_stream_where_one_goes_layer_by_layer(monkeypatch):
+    nets.reckon_as_with_avx512(monkeypatch)
+    one, two = (
+        nets.network([64, 100, 10], "relu", dtype="float32", n_threads=n_threads, gemm="native")
+        for n_threads in (1, 2)
+    )
+    assert schedule_of(one, 200) in ("blocks", "layers")
+    assert schedule_of(two, 200) == "streaming"
+    assert schedule_of(two, 200, "immediate") in ("blocks", "layers")
 
 
 def test_auto_is_the_schedule_that_it_names(rng):

@@ -273,6 +273,52 @@ def test_same_bits_however_a_net_is_cut(name, dtype):
             nets.assert_same_bits(got, want)
 
 
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_same_bits_where_only_some_stream(weighted, dtype, rng, monkeypatch):
+    """Two threads stream, one goes layer by layer; a batch has one sample more than a block."""
+    nets.reckon_as_with_avx512(monkeypatch)
+    X, y = rng.normal(size=(301, 64)).astype(dtype), rng.integers(0, 10, 301)
+    weights = rng.uniform(0.5, 2, 301) if weighted else None
+    schedules, results = set(), []
+    for n_threads, update, memory in (
+        (1, "auto", "auto"),
+        (2, "auto", "auto"),
+        (5, "deferred", "auto"),
+        (1, "deferred", "store"),
+        (2, "immediate", "store"),
+        (3, "auto", "checkpoint"),
+        (4, "auto", "store"),
+    ):
+        net = nets.network(
+            [64, 100, 10],
+            "tanh",
+            "softmax_cross_entropy",
+            dtype=dtype,
+            n_threads=n_threads,
+            memory=memory,
+            gemm="native",
+        )
+        plan = net.sessions.training_plan(200, True, update, fnn.Adam(1e-3))
+        schedules.add(plan.schedule)
+        history = net.fit(
+            X,
+            y,
+            sample_weight=weights,
+            epochs=2,
+            batch_size=200,
+            optimizer=fnn.Adam(1e-3),
+            update=update,
+            metrics=["accuracy"],
+        )
+        results.append([net.theta, np.array(history["loss"]), np.array(history["accuracy"])])
+    assert "streaming" in schedules
+    assert len(schedules) > 1
+    for result in results[1:]:
+        for got, want in zip(result, results[0], strict=True):
+            nets.assert_same_bits(got, want)
+
+
 @pytest.mark.parametrize("update", ["auto", "immediate"])
 @pytest.mark.parametrize("optimizer", ["clipped", "private"])
 @pytest.mark.parametrize("kind", SHARED)
