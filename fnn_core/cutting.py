@@ -143,12 +143,12 @@ def cheapest(wanted: Pass, *, may_stream: bool) -> str:
     """The quickest schedule by the cost model, with the number of threads that is best for it."""
     if any(connection.layer.kind != "dense" for connection in wanted.connections):
         return "blocks"
+    if may_stream and wanted.rows > BACKWARD_ROWS and _streaming_pays(wanted, (2,)):
+        return "streaming"
     if not _is_native(wanted):
         # BLAS's bits depend on the cut, so that the number of threads may not count.
         times = _nanoseconds(wanted, 2)
-        return min(("blocks", "layers"), key=lambda name: times[name])
-    if may_stream and wanted.rows > BACKWARD_ROWS and _streaming_pays(wanted, (2,)):
-        return "streaming"
+        return min(WHOLE_BATCH, key=lambda name: times[name])
     teams = _teams(wanted)
     best = {name: min(_nanoseconds(wanted, some)[name] for some in teams) for name in WHOLE_BATCH}
     if may_stream and wanted.sum_rows and len(teams) > 1:
