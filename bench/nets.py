@@ -84,7 +84,7 @@ class Net:
 
     @property
     def steps_a_call(self) -> int:
-        """How many steps one timed call makes: a power of two, which epochs of as many divide."""
+        """How many steps one timed call makes: a power of two, to be cut into epochs."""
         return 2 ** int(np.log2(np.clip(OPERATIONS_A_CALL / self.flops, 4, 2000)))
 
 

@@ -74,7 +74,8 @@ CHUNK_FLOPS = 1_500_000
 #: Entries of all those parts of one layer.
 PART_ENTRIES = 4_000_000
 
-# The cost model behind schedule="auto", in nanoseconds: a multiply or an addition in float32, by
+# The cost model behind schedule="auto", in nanoseconds, some of whose choices are of an order of
+# summation: other numbers here are other bits. A multiply or an addition in float32, by
 # instruction set; an entry of a weight packed once more; one moved between the second-level cache
 # and the next; one that another thread has written, and so lies in another core's cache; and a
 # meeting of two threads, which takes longer by the logarithm of their number. Exchanged entries and
@@ -151,7 +152,7 @@ def cheapest(wanted: Pass, *, may_stream: bool) -> str:
         return min(WHOLE_BATCH, key=lambda name: times[name])
     teams = _teams(wanted)
     best = {name: min(_nanoseconds(wanted, some)[name] for some in teams) for name in WHOLE_BATCH}
-    if may_stream and wanted.sum_rows and len(teams) > 1:
+    if may_stream and wanted.sums_apart and len(teams) > 1:
         # One thread gains nothing: the others' order of summation costs it less than streaming.
         best["streaming"] = min(_nanoseconds(wanted, some)["streaming"] for some in teams[1:])
     return min(best, key=lambda name: best[name])
@@ -165,20 +166,19 @@ def quickest_team(wanted: Pass, schedule: str) -> int:
     return min(teams, key=lambda threads: _nanoseconds(wanted, threads)[schedule])
 
 
-def rows_summed_apart(wanted: Pass) -> int:
-    """Samples whose part of the gradient is summed before it is added to the others'; 0: all.
+def sums_apart(wanted: Pass) -> bool:
+    """Whether parts of the batch are each summed to a part of the gradient before these are added.
 
-    Those of a block of a streaming step, where that is the quickest for some number of threads.
-    It is another order of summation: whether it is taken does not depend on the threads there are,
-    so that any number of them can take the schedule that is best for it, with the same result.
+    So it is in a streaming step. It is another order of summation: whether it is taken does not
+    depend on the threads there are, but on whether streaming is the quickest for some number of
+    them, so that any number can take the schedule that is best for it, with the same result.
     """
-    wanted = replace(wanted, sum_rows=wanted.rows)
+    # More samples go backward in several blocks; fewer could leave parts of less than two sums.
+    if not BLOCK_ROWS < wanted.rows <= BACKWARD_ROWS or not _is_native(wanted):
+        return False
+    wanted = replace(wanted, sums_apart=True)
     parts = _blocks(wanted) * sum(connection.n_parameters for connection in wanted.connections)
-    # More samples go backward in several blocks, or have more blocks than parts.
-    fit = wanted.rows <= BACKWARD_ROWS and parts <= PART_ENTRIES
-    if not fit or _blocks(wanted) == 1 or not _is_native(wanted):
-        return 0
-    return rows_of_stream(wanted) if _streaming_pays(wanted, TEAMS) else 0
+    return parts <= PART_ENTRIES and _streaming_pays(wanted, TEAMS)
 
 
 def _streaming_pays(wanted: Pass, numbers: Sequence[int]) -> bool:
@@ -193,9 +193,10 @@ def _streaming_pays(wanted: Pass, numbers: Sequence[int]) -> bool:
 
 def rows_of_stream(wanted: Pass) -> int:
     """Samples of a block of a streaming step, whatever the number of threads."""
+    if not wanted.sums_apart:
+        alone = replace(wanted, threads=1)
+        return _layer_rows(alone) if _uses_blas(alone) else _even_blocks(alone)[0]
     unit = loss_rows(wanted)
-    if not wanted.sum_rows:
-        return _even_blocks(replace(wanted, threads=1))[0]
     # Few parts, since each costs a little, but as many as two threads or more can share evenly.
     parts = 2
     while parts * MOST_BLOCK_ROWS < wanted.rows:
@@ -207,12 +208,17 @@ def _blocks(wanted: Pass) -> int:
     return -(-wanted.rows // rows_of_stream(wanted))
 
 
-def _is_native(wanted: Pass) -> bool:
-    """Whether all layers are dense, with the engine's own product, whose bits no cut changes."""
-    return all(
-        connection.layer.kind == "dense" and _product(connection, wanted) == "native"
+def _uses_blas(wanted: Pass) -> bool:
+    return any(
+        connection.layer.kind == "dense" and _product(connection, wanted) == "blas"
         for connection in wanted.connections
     )
+
+
+def _is_native(wanted: Pass) -> bool:
+    """Whether all layers are dense, with the engine's own product, whose bits no cut changes."""
+    kinds = {connection.layer.kind for connection in wanted.connections}
+    return kinds == {"dense"} and not _uses_blas(wanted)
 
 
 def _teams(wanted: Pass) -> list[int]:
@@ -381,8 +387,9 @@ def loss_rows(wanted: Pass) -> int:
     sums = team(replace(wanted, threads=LOSS_SUMS), flops)
     sums = 1 << (sums.bit_length() - 1)  # most batches are multiples of such
     rows = min(most, -(-wanted.rows // sums))
-    # Two of them at least in a part whose gradient is summed apart.
-    return rows // 2 if wanted.sum_rows and 2 * rows > BLOCK_ROWS else rows
+    # Two of them at least in a part whose gradient is summed apart: a product of less than five
+    # samples (TRANSPOSE_FROM_ROWS of src/kernels/gemm.inc) sums in another order.
+    return rows // 2 if wanted.sums_apart and 2 * rows > BLOCK_ROWS else rows
 
 
 def block_rows(wanted: Pass, layers: Sequence[LayerPlan], schedule: str) -> int:

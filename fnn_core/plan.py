@@ -236,8 +236,8 @@ class Pass:
 
     Attributes
     ----------
-    sum_rows : int
-        Samples whose part of G_k is summed before it is added; 0: all of a task's.
+    sums_apart : bool
+        Whether parts of a batch are each summed to a part of G_k before these are added.
     """
 
     connections: Sequence[Connection]
@@ -251,4 +251,4 @@ class Pass:
     output_shape: tuple[int, ...]
     gemm: str = "auto"
     schedule: str = "auto"
-    sum_rows: int = 0
+    sums_apart: bool = False

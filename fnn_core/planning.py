@@ -22,7 +22,7 @@ from fnn_core.cutting import (
     plan_layers,
     quickest_team,
     rows_of_stream,
-    rows_summed_apart,
+    sums_apart,
 )
 from fnn_core.layers import Connection
 from fnn_core.plan import ALIGNMENT, LayerPlan, Pass, PassPlan, Workspace
@@ -122,7 +122,7 @@ def _finish(
         resume=max((k + 1 for k, layer in enumerate(layers) if layer.restart >= 0), default=0),
         block_rows=rows_of_block,
         loss_rows=loss_rows(wanted),
-        sum_rows=wanted.sum_rows,
+        sum_rows=rows_of_stream(wanted) if wanted.sums_apart else 0,
         threads=threads,
         flops=flops,
         schedule=schedule,
@@ -160,7 +160,7 @@ def plan_training(
     kinds = [connection.layer.kind for connection in connections]
     may_split = wanted.loss_index is not None and "bilinear" not in kinds
     if is_step and may_split and wanted.schedule == "auto":
-        wanted = replace(wanted, sum_rows=rows_summed_apart(wanted))
+        wanted = replace(wanted, sums_apart=sums_apart(wanted))
     schedule = choose_schedule(
         wanted,
         "auto" if keeps_factors else memory,

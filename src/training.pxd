@@ -273,7 +273,7 @@ cdef inline double stream(Training *training, const Batch *batch, long first, in
     cdef double *losses = <double *> (training.workspace + plan.block_losses)
     cdef long blocks = parts_of(plan, batch.rows)
     cdef long sums = (plan.block_rows + plan.loss_rows - 1) // plan.loss_rows  # of a chunk
-    cdef long chunk = thread, block, first_row
+    cdef long chunk = thread, block, first_row, number
     cdef const Data *data = &training.data
     cdef Batch part
     cdef Sink sink
@@ -306,8 +306,8 @@ cdef inline double stream(Training *training, const Batch *batch, long first, in
             add_part(plan, chunk, sink.gradient, plan.parameters)
         chunk += threads
     meet(threads)
-    for block in range(plan.streams * sums):
-        loss += losses[block]
+    for number in range(plan.streams * sums):
+        loss += losses[number]
     return loss
 
 

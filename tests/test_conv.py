@@ -1,5 +1,8 @@
 """Convolutions and their transposes: forward and all three gradients, over drawn configurations."""
 
+import ctypes
+import mmap
+
 import images
 import nets
 import numpy as np
@@ -269,3 +272,29 @@ def test_initial_weights_fit_the_fans():
     bound = np.sqrt(6 / (5 * 5 * 16 // 2))
     assert 0.99 * bound < np.abs(net.weights[0]).max() <= bound
     assert not net.biases[0].any()
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+def at_the_end_of_a_page(array):
+    """The array, behind which nothing may be read."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    pages = mmap.mmap(-1, size + mmap.PAGESIZE)
+    there = np.frombuffer(pages, array.dtype, array.size, size - array.nbytes).reshape(array.shape)
+    end = ctypes.c_void_p(there.ctypes.data + array.nbytes)
+    assert libc.mprotect(end, ctypes.c_size_t(mmap.PAGESIZE), 0) == 0
+    there[...] = array
+    return there
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MAP_PRIVATE"), reason="needs mprotect")
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("width", [8, 9, 12, 17, 23])
+def test_nothing_is_read_behind_an_image(width, channels, dtype, rng):
+    X = at_the_end_of_a_page(rng.normal(size=(2, 4, width, channels)).astype(dtype))
+    for layer in (fnn.Conv(1, 3), fnn.Conv(3, (2, 5)), fnn.ConvTranspose(1, 3), fnn.MaxPool(2)):
+        net = fnn.Network([layer], input_shape=X.shape[1:], dtype=dtype, n_threads=1)
+        net.gradients(X, np.zeros((2, *net.output_shape), dtype))

@@ -78,6 +78,19 @@ def test_threads_do_not_choose_how_a_gradient_is_summed():
             assert len(apart) == 1
 
 
+def test_a_part_of_a_sum_has_two_sums_of_losses(monkeypatch):
+    """Of fewer samples than five, a product sums in another order."""
+    nets.reckon_as_with_avx512(monkeypatch)
+    net = nets.network([64, 100, 10], "relu", gemm="native")
+    cut = set()
+    for n in range(2, 600):
+        plan = net.sessions.training_plan(n, False, "auto", fnn.Adam(1e-3))
+        cut.add(plan.sum_rows > 0)
+        if plan.schedule != "streaming" and plan.sum_rows:
+            assert plan.sum_rows >= 2 * plan.loss_rows >= 10
+    assert cut == {False, True}
+
+
 def test_two_threads_stream_where_one_goes_layer_by_layer(monkeypatch):
     nets.reckon_as_with_avx512(monkeypatch)
     one, two = (
