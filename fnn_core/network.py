@@ -19,7 +19,8 @@ from fnn_core.checks import (
     as_sequence,
     as_shape,
 )
-from fnn_core.cutting import GEMMS, SCHEDULES
+from fnn_core.costs import SCHEDULES
+from fnn_core.cutting import GEMMS
 from fnn_core.data import as_data
 from fnn_core.derivatives import Differentiable
 from fnn_core.layers import Connection, Layer
@@ -64,7 +65,7 @@ class Network(Differentiable):
         every delta and every input known (Remark 8 ii), all gradients are formed and applied.
         "streaming": blocks go forward and back, and chunks of them sum up the gradient, so that
         activations do not grow with the batch. "auto": the cheapest for the batch and the threads
-        by the cost model in `fnn_core/cutting.py`, which may also sum the gradient in parts, for
+        by the cost model in `fnn_core/costs.py`, which may also sum the gradient in parts, for
         any number of threads, where some of them would stream. `memory_plan` shows which it is.
         Private steps (`DPSGD`), and immediate updates with a `clip_norm`, need the factors first in
         any case. Can be set later.

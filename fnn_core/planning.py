@@ -11,18 +11,15 @@ import numpy as np
 
 from fnn_core import _engine
 from fnn_core.activations import REGISTRY as ACTIVATIONS
+from fnn_core.costs import cheapest, choose_schedule, quickest_team, sums_apart
 from fnn_core.cutting import (
     CHUNKS,
     SERIAL_FLOPS,
     block_rows,
-    cheapest,
-    choose_schedule,
     flops_of_sample,
     loss_rows,
     plan_layers,
-    quickest_team,
     rows_of_stream,
-    sums_apart,
 )
 from fnn_core.layers import Connection
 from fnn_core.plan import ALIGNMENT, LayerPlan, Pass, PassPlan, Workspace

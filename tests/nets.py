@@ -9,7 +9,7 @@ import numpy as np
 import reference
 
 import fnn_core as fnn
-from fnn_core import cutting
+from fnn_core import costs, cutting
 
 ACTIVATIONS = sorted(fnn.activations.REGISTRY)
 LOSSES = sorted(fnn.losses.REGISTRY)
@@ -59,15 +59,15 @@ def share_everything(monkeypatch):
         "THREAD_FLOPS": 1,
         "MEETING_FLOPS": 0,
         "SHARED_PRODUCT": 1,
-        "MEETING": 0,
-        "EXCHANGED_ENTRY": 0,
     }.items():
-        monkeypatch.setattr(f"fnn_core.cutting.{name}", value)
+        monkeypatch.setattr(cutting, name, value)
+    monkeypatch.setattr(costs, "MEETING", 0)
+    monkeypatch.setattr(costs, "EXCHANGED_ENTRY", 0)
 
 
 def reckon_as_with_avx512(monkeypatch):
     """The cost model's choices, on any processor."""
-    monkeypatch.setattr("fnn_core.cutting.FLOP", dict.fromkeys(cutting.FLOP, 0.007))
+    monkeypatch.setattr(costs, "FLOP", dict.fromkeys(costs.FLOP, 0.007))
 
 
 def targets(rng, loss, n, width, *, labels=False):
