@@ -49,7 +49,7 @@ CACHED_BYTES = 512 * 1024
 
 
 def choose_schedule(wanted: Pass, memory: str, *, may_stream: bool, may_split: bool) -> str:
-    """The order of the work: the one asked for, or the cheapest by the cost model.
+    """The order of the work: the one asked for, or the quickest by the cost model.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def choose_schedule(wanted: Pass, memory: str, *, may_stream: bool, may_split: b
     if asked == "auto":
         if memory == "checkpoint":
             return "blocks"
-        return cheapest(wanted, may_stream=may_stream and may_split)
+        return quickest_schedule(wanted, may_stream=may_stream and may_split)
     if asked != "blocks" and memory == "checkpoint":
         raise ValueError(f"schedule = {asked!r}: expected 'blocks' with memory = 'checkpoint'")
     if asked in ("two_phase", "streaming") and not may_split:
@@ -82,7 +82,7 @@ def choose_schedule(wanted: Pass, memory: str, *, may_stream: bool, may_split: b
     return asked
 
 
-def cheapest(wanted: Pass, *, may_stream: bool) -> str:
+def quickest_schedule(wanted: Pass, *, may_stream: bool) -> str:
     """The quickest schedule by the cost model, with the number of threads that is best for it."""
     if any(connection.layer.kind != "dense" for connection in wanted.connections):
         return "blocks"

@@ -17,6 +17,7 @@ from fnn_core.layers.bilinear import Caller
 from fnn_core.plan import LayerPlan, Pass
 
 GEMMS = ("auto", "blas", "native")
+
 #: Samples that go through all layers together, one layer after the other.
 BLOCK_ROWS = 64
 #: Likewise, at most, where that gives every thread as many.

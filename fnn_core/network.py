@@ -64,7 +64,7 @@ class Network(Differentiable):
         forward too. "two_phase": blocks go forward and back through all layers, and then, with
         every delta and every input known (Remark 8 ii), all gradients are formed and applied.
         "streaming": blocks go forward and back, and chunks of them sum up the gradient, so that
-        activations do not grow with the batch. "auto": the cheapest for the batch and the threads
+        activations do not grow with the batch. "auto": the quickest for the batch and the threads
         by the cost model in `fnn_core/costs.py`, which may also sum the gradient in parts, for
         any number of threads, where some of them would stream. `memory_plan` shows which it is.
         Private steps (`DPSGD`), and immediate updates with a `clip_norm`, need the factors first in

@@ -11,7 +11,7 @@ import numpy as np
 
 from fnn_core import _engine
 from fnn_core.activations import REGISTRY as ACTIVATIONS
-from fnn_core.costs import cheapest, choose_schedule, quickest_team, sums_apart
+from fnn_core.costs import choose_schedule, quickest_schedule, quickest_team, sums_apart
 from fnn_core.cutting import (
     CHUNKS,
     SERIAL_FLOPS,
@@ -176,7 +176,7 @@ def plan_training(
     layers = plan_layers(cut, ["store"] * len(modes) if keeps_factors else modes)
     if not hands_out_factors:
         _keep_apart(layers, wanted)
-    alike = cheapest(wanted, may_stream=False) if memory == "checkpoint" else schedule
+    alike = quickest_schedule(wanted, may_stream=False) if memory == "checkpoint" else schedule
     rows_of_block = block_rows(cut, layers, alike)
     tasks = max(-(-rows // rows_of_block), *(layer.tasks for layer in layers))
     if schedule == "layers":
@@ -394,7 +394,7 @@ def plan_inference(wanted: Pass) -> PassPlan:
     threads, wanted = max(1, wanted.threads), replace(wanted, threads=1)
     layers = plan_layers(wanted, ["reuse"] * len(wanted.connections))
     _keep_apart(layers, wanted)
-    rows_of_block = block_rows(wanted, layers, cheapest(wanted, may_stream=False))
+    rows_of_block = block_rows(wanted, layers, quickest_schedule(wanted, may_stream=False))
     workspace = Workspace()
     dtype = wanted.dtype
     shape = (rows_of_block, max(layer.row for layer in layers))

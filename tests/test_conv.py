@@ -279,7 +279,7 @@ def test_initial_weights_fit_the_fans():
 
 def at_the_end_of_a_page(array):
     """The array, behind which nothing may be read."""
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = ctypes.CDLL(None)
     size = -(-array.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
     pages = mmap.mmap(-1, size + mmap.PAGESIZE)
     there = np.frombuffer(pages, array.dtype, array.size, size - array.nbytes).reshape(array.shape)

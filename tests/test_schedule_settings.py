@@ -1,4 +1,4 @@
-"""Which schedule a step takes: the one asked for, the cheapest, or an error; and its memory."""
+"""Which schedule a step takes: the one asked for, the quickest, or an error; and its memory."""
 
 import copy
 import pickle

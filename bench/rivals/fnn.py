@@ -9,6 +9,7 @@ from bench.layers import Conv, Dense, Flatten, MaxPool, Place
 from bench.nets import Parameters
 from bench.rivals.base import LEARNING_RATE, Rival
 
+#: Of the data that `fit` goes over: half of a small second-level cache.
 DATA_BYTES = 2**19
 
 
