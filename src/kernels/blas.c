@@ -17,27 +17,25 @@ void set_blas(void *sgemm, void *dgemm, int integer_bytes)
     do {                                                                                                     \
         typedef void Gemm(char *, char *, integer *, integer *, integer *, real *, real *, integer *,        \
                           real *, integer *, real *, real *, integer *);                                     \
-        char first = form == A_TRANSPOSED_B ? 'T' : 'N', second = form == TRANSPOSED_A_B ? 'T' : 'N';        \
-        integer columns = (integer)n, rows = (integer)m, depth = (integer)k;                                 \
-        integer lda = (integer)a_row, ldb = (integer)b_row, ldc = (integer)c_row;                            \
-        real one = 1, beta = addend ? 1 : 0;                                                                 \
-        ((Gemm *)routine)(&first, &second, &columns, &rows, &depth, &one, (real *)b, &ldb, (real *)a, &lda,  \
-                          &beta, c, &ldc);                                                                   \
+        char first = of->form == A_TRANSPOSED_B ? 'T' : 'N',                                                 \
+             second = of->form == TRANSPOSED_A_B ? 'T' : 'N';                                                \
+        integer columns = (integer)of->n, rows = (integer)of->m, depth = (integer)of->k;                     \
+        integer lda = (integer)of->a_row, ldb = (integer)of->b_row, ldc = (integer)of->c_row;                \
+        real one = 1, beta = of->addend ? 1 : 0;                                                             \
+        ((Gemm *)routine)(&first, &second, &columns, &rows, &depth, &one, (real *)of->b, &ldb,               \
+                          (real *)of->a, &lda, &beta, of->c, &ldc);                                          \
     } while (0)
 
 #define DEFINE_PRODUCT(name, real, routine)                                                                  \
-    void name(enum Form form, long m, long n, long k, const void *a, long a_row, const void *b, long b_row,  \
-              const void *addend, long addend_row, void *c, long c_row, const Epilogue *epilogue,            \
-              void *scratch)                                                                                 \
+    void name(const Operands *of)                                                                            \
     {                                                                                                        \
-        (void)scratch;                                                                                       \
-        for (long row = 0; addend && addend != c && row < m; row++) {                                        \
-            memcpy((real *)c + row * c_row, (const real *)addend + row * addend_row,                         \
-                   (size_t)n * sizeof(real));                                                                \
+        for (long row = 0; of->addend && of->addend != of->c && row < of->m; row++) {                        \
+            memcpy((real *)of->c + row * of->c_row, (const real *)of->addend + row * of->addend_row,         \
+                   (size_t)of->n * sizeof(real));                                                            \
         }                                                                                                    \
         if (wide_integers) CALL_GEMM(real, int64_t, routine);                                                \
         else CALL_GEMM(real, int, routine);                                                                  \
-        if (epilogue) epilogue->run(epilogue, 0, 0, m, n, c, c_row);                                         \
+        if (of->epilogue) of->epilogue->run(of->epilogue, 0, 0, of->m, of->n, of->c, of->c_row);             \
     }
 
 DEFINE_PRODUCT(blas_product_f32, float, sgemm_routine)

@@ -37,11 +37,24 @@ struct Epilogue {
     long row;
 };
 
-/* c (m, n) <- addend + op(a) op(b), reduced over k; then the epilogue.
- * `addend` is NULL, c itself, or one row (addend_row = 0) such as a bias. */
-typedef void Product(enum Form form, long m, long n, long k, const void *a, long a_row, const void *b,
-                     long b_row, const void *addend, long addend_row, void *c, long c_row,
-                     const Epilogue *epilogue, void *scratch);
+/* Of a product c (m, n) <- addend + op(a) op(b), reduced over k; then the epilogue. `addend` is NULL, c
+ * itself, or one row (addend_row = 0) such as a bias. All are handed on by their address: of the products of
+ * a small net, the instructions that copied them were a good part. */
+typedef struct {
+    enum Form form;
+    long m, n, k;
+    const void *a;
+    long a_row;
+    const void *b;
+    long b_row;
+    const void *addend;
+    long addend_row;
+    void *c;
+    long c_row;
+    const Epilogue *epilogue;
+    void *scratch;
+} Operands;
+typedef void Product(const Operands *of);
 
 /* Where dropout masks come from: one seed, one number a step. */
 typedef struct {
