@@ -1,9 +1,9 @@
-"""Derive the constants of src/kernels/vecmath.inc and print them as they stand there.
+"""Derive the constants of src/kernels/vecmath.inc and print src/kernels/coefficients.inc.
 
 Each table is a minimax polynomial, found with Remez's exchange in multiple precision and rounded to
 the precision in which the kernels evaluate it. It needs mpmath and takes half a minute:
 
-    python tools/coefficients.py
+    python tools/coefficients.py > src/kernels/coefficients.inc
 """
 
 import struct
@@ -81,6 +81,73 @@ def tangent_tail(double):
     return [c * 2 ** (k + 1) for k, c in enumerate(coefficients)], error
 
 
+SEGMENTS = 32  # of a table that two 64-byte vectors hold
+SEGMENT_DEGREE = 5
+
+
+def tangent_segments():
+    """tanh(a) around a centre of each segment, four an octave from 1/16 on; those before 1/8 are one.
+
+    Returns, for each segment, the centre and the coefficients in a - centre. A centre is a number
+    whose tangent is all but a float32 itself, so that rounding it costs nothing. The last segments
+    are constant.
+    """
+    segments = []
+    for place in range(SEGMENTS):
+        scale = mp.mpf(2) ** (place // 4 - 4) / 4
+        low, high = (place % 4 + 4) * scale, (place % 4 + 5) * scale
+        if high <= mp.mpf("0.125"):
+            if not segments:
+                segments.append([mp.mpf(0), mp.mpf(0), mp.mpf(1), *tangent_near_0(mp.mpf("0.125"))])
+            else:
+                segments.append(segments[0])
+        elif low < TANGENT_END:
+            segments.append(tangent_segment(low, high))
+        else:
+            segments.append([low, mp.mpf(1)] + [mp.mpf(0)] * SEGMENT_DEGREE)
+    return segments
+
+
+TANGENT_END = 10  # tanh rounds to 1 from 9.02 on
+
+
+def tangent_near_0(end):
+    """(tanh(a) / a - 1) / a."""
+    return remez(
+        lambda a: (mp.tanh(a) / a - 1) / a if a > mp.mpf("1e-12") else -a / 3,
+        lambda a: max(a * a / mp.tanh(a), end / 50) if a else end / 50,
+        mp.mpf(0),
+        end,
+        SEGMENT_DEGREE - 2,
+        grid=400,
+    )[0]
+
+
+def tangent_segment(low, high):
+    """The centre and the coefficients of a segment."""
+    middle = struct.unpack("i", struct.pack("f", float(low + high) / 2))[0]
+    nearby = (
+        mp.mpf(struct.unpack("f", struct.pack("i", middle + away))[0])
+        for away in sorted(range(-2000, 2001), key=abs)
+    )
+
+    def rounding(a):
+        return abs(single(mp.tanh(a)) / mp.tanh(a) - 1)
+
+    centre = min(nearby, key=rounding)
+    level = mp.tanh(centre)
+
+    def function(t):
+        return (mp.tanh(centre + t) - level) / t if abs(t) > mp.mpf("1e-15") else 1 - level**2
+
+    def weight(t):
+        return max(abs(t) / mp.tanh(centre + t), (high - low) / 200)
+
+    degree = SEGMENT_DEGREE - 1
+    slopes = remez(function, weight, low - centre, high - centre, degree, grid=400)[0]
+    return [centre, level, *slopes]
+
+
 def logarithm_tail(double):
     """(2 atanh(s) - 2 s) / s³ in z = s², where sqrt(1/2) <= (1 + s) / (1 - s) <= sqrt(2)."""
     end = ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)) ** 2 * mp.mpf("1.0001")
@@ -116,11 +183,14 @@ def normal_tail(double):
     )
 
 
+def single(value):
+    """`value` as a float32."""
+    return struct.unpack("f", struct.pack("f", float(value)))[0]
+
+
 def literal(value, double):
     """`value` as a C literal with enough digits to be read back as it was rounded."""
-    if double:
-        return f"{float(value):.16e}"
-    return f"{struct.unpack('f', struct.pack('f', float(value)))[0]:.8e}f"
+    return f"{float(value):.16e}" if double else f"{single(value):.8e}f"
 
 
 def leading_part(value, bits):
@@ -153,8 +223,26 @@ def print_table(name, comment, derive):
     print_both(f"{comment}; error 2^{bits[0]} and 2^{bits[1]}", lines)
 
 
+def print_segments():
+    """Print the tables of `tangent_segments`, in the order of the bits that pick a segment."""
+    first = 123 % 8 * 4  # the exponent of 1/16, by its last three bits, before two of the fraction
+    segments = tangent_segments()
+    in_order = [segments[(place - first) % SEGMENTS] for place in range(SEGMENTS)]
+    print("/* tanh(a) by segments of 1/16 <= a < 16, of which those below 1/8 are one: their centres, and the")
+    print(" * powers of a - centre from 0 on */")
+    print("#if VECTOR_BYTES == 64 && !REAL_DOUBLE")
+    print(f"static const real tangent_segments[][{SEGMENTS}] = {{")
+    for values in zip(*in_order, strict=True):
+        print("    {")
+        for row in range(0, SEGMENTS, 4):
+            print("        " + ", ".join(literal(v, False) for v in values[row : row + 4]) + ",")
+        print("    },")
+    print("};\n#endif")
+
+
 def main():
     """Print all constants of vecmath.inc that are not obvious."""
+    print("/* The constants of vecmath.inc that are not obvious: printed by tools/coefficients.py. */")
 
     def logarithm_of_two(double):
         high = leading_part(mp.log(2), 42 if double else 15)
@@ -164,10 +252,11 @@ def main():
     def normal_centre(double):
         yield f"#define NORMAL_CENTRE R({mp.nstr(NORMAL_CENTRE[double])})"
 
-    print("/* Printed by tools/coefficients.py. */\n/* clang-format off */")
+    print("/* clang-format off */")
     print_both("ln 2: its high part times the exponent of any number is exact", logarithm_of_two)
     print_table("exponential_tail", "(exp(r) - 1 - r) / r² for |r| <= ln(2)/2", exponential_tail)
     print_table("tangent_tail", "(exp(2r) - 1 - 2r) / (2r²) for |r| <= ln(2)/4", tangent_tail)
+    print_segments()
     print_table(
         "logarithm_tail", "(2 atanh(s) - 2s) / s³ in s², for |s| <= 3 - sqrt(8)", logarithm_tail
     )
