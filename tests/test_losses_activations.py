@@ -4,6 +4,7 @@ import nets
 import numpy as np
 import pytest
 import reference
+from scipy.special import softmax
 
 import fnn_core as fnn
 
@@ -133,6 +134,27 @@ def test_cross_entropy_of_rows_that_do_not_sum_to_one(dtype, rng):
     y[3] = 0
     y[4] = 1
     assert_loss_right("softmax_cross_entropy", y, rng.normal(scale=3, size=(25, 7)), dtype)
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("classes", [1, 2, 4, 5, 8, 9, 10, 16, 17, 32, 33, 63, 64, 65, 200])
+def test_cross_entropy_of_many_samples(classes, dtype, labels, rng):
+    """On both sides of a vector of classes, of the most that are spread out, and of samples."""
+    net = identity_net(classes, loss="softmax_cross_entropy", dtype=dtype)
+    eps = float(np.finfo(dtype).eps)
+    for rows in (1, 7, 16, 37):
+        t = rng.normal(scale=3, size=(rows, classes)).astype(dtype)
+        y = rng.integers(0, classes, rows) if labels else rng.uniform(size=t.shape).astype(dtype)
+        value, slope = reference.LOSSES["softmax_cross_entropy"]
+        wide_t, wide_y = t.astype(float), y if labels else y.astype(float)
+        scale = 1 + np.abs(wide_t).max() * (1 if labels else classes)
+        assert abs(net.loss(t, y) - value(wide_y, wide_t).mean()) <= 32 * eps * scale
+        delta, _ = net.gradient_factors(t, y)[0]
+        want = slope(wide_y, wide_t)
+        assert np.all(np.abs(delta - want) <= 32 * eps * (1 + np.abs(want))), rows
+        p = softmax(wide_t, axis=1)
+        assert np.all(np.abs(net.predict_proba(t) - p) <= 32 * eps * p), rows
 
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)

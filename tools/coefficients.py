@@ -86,11 +86,11 @@ SEGMENT_DEGREE = 5
 
 
 def tangent_segments():
-    """tanh(a) around a centre of each segment, four an octave from 1/16 on; those before 1/8 are one.
+    """tanh(a) around a centre of each segment, four an octave from 1/16 to 16.
 
     Returns, for each segment, the centre and the coefficients in a - centre. A centre is a number
-    whose tangent is all but a float32 itself, so that rounding it costs nothing. The last segments
-    are constant.
+    whose tangent is all but a float32 itself, so that rounding it costs nothing. The segments below
+    1/8 are one, and the last ones are constant.
     """
     segments = []
     for place in range(SEGMENTS):
@@ -228,8 +228,8 @@ def print_segments():
     first = 123 % 8 * 4  # the exponent of 1/16, by its last three bits, before two of the fraction
     segments = tangent_segments()
     in_order = [segments[(place - first) % SEGMENTS] for place in range(SEGMENTS)]
-    print("/* tanh(a) by segments of 1/16 <= a < 16, of which those below 1/8 are one: their centres, and the")
-    print(" * powers of a - centre from 0 on */")
+    print("/* tanh(a) by segments of 1/16 <= a < 16, of which those below 1/8 are one: their")
+    print(" * centres, and the powers of a - centre from 0 on */")
     print("#if VECTOR_BYTES == 64 && !REAL_DOUBLE")
     print(f"static const real tangent_segments[][{SEGMENTS}] = {{")
     for values in zip(*in_order, strict=True):
@@ -242,7 +242,7 @@ def print_segments():
 
 def main():
     """Print all constants of vecmath.inc that are not obvious."""
-    print("/* The constants of vecmath.inc that are not obvious: printed by tools/coefficients.py. */")
+    print("/* Constants of vecmath.inc, printed by tools/coefficients.py. */")
 
     def logarithm_of_two(double):
         high = leading_part(mp.log(2), 42 if double else 15)
