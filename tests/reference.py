@@ -271,7 +271,7 @@ class RMSprop(Optimizer):
         v = self.state["v"] = α * self.kept("v", θ) + (1 - α) * g * g
         if self.centered:
             m = self.state["m"] = α * self.kept("m", θ) + (1 - α) * g
-            v = v - m * m
+            v = np.maximum(0, v - m * m)
         step = g / (np.sqrt(v) + self.eps)
         if self.momentum:
             step = self.state["u"] = self.momentum * self.kept("u", θ) + step

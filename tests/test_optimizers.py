@@ -175,6 +175,18 @@ def test_quotients_at_every_magnitude(name, dtype):
     np.testing.assert_allclose(net.theta, expected, rtol=8 * np.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+def test_no_spread_is_not_less_than_none(dtype):
+    """Where a gradient does not change, v less the square of its mean is only rounding."""
+    x = np.linspace(0.1, 3, 5000, dtype=dtype)[None]
+    dense = fnn.Dense(1, bias=False)
+    net = fnn.Network([dense], 5000, loss="absolute_error", dtype=dtype, seed=None)
+    optimizer, _ = pair("rmsprop", 1e-9, alpha=0.5, centered=True)
+    for _ in range(1000):
+        net.step(x, np.full((1, 1), 1e30, dtype), optimizer)
+    assert np.isfinite(net.theta).all()
+
+
 # --- schedules ------------------------------------------------------------------------------------
 
 SCHEDULES = {
