@@ -15,9 +15,11 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from algorithm cimport RUN_LENGTH, Batch, loss_slope_place
+from batches cimport FINISHED, LOSS_NOT_FINITE, NO_WEIGHT, Training
 from factors cimport collect_factors, train_privately
+from gradient cimport RUN_LENGTH
 from inference cimport Inference, infer
+from kept cimport Batch, loss_slope_place
 from kernels cimport (
     A_B, A_TRANSPOSED_B, HAS_OPENMP, TRANSPOSED_A_B, Activation, Block, Geometry, Kernels, Layer, Loss, Map, MeetingPoint, Optimizer, OptimizerKernel,
     allocate, allocation_bytes, allocation_calls, choose_isa, compiled_isas, join_team, kernels_in_use, may_use_threads,
@@ -27,9 +29,7 @@ from pace cimport Pace, note_segment, steps_of_segment, team_of_segment
 from plan cimport Plan, fill_geometry, fill_plan
 from tangent cimport Tangents, push_all, second_order
 from user_map cimport UserMap, fill_user_map
-from training cimport (
-    FINISHED, LOSS_NOT_FINITE, NO_WEIGHT, Training, differentiate, train,
-)
+from training cimport differentiate, train
 
 cnp.import_array()
 watch_forks()

@@ -8,13 +8,13 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from algorithm cimport Batch, Sink, backward, backward_from_factors
+from algorithm cimport backward, backward_from_factors
+from batches cimport INTERRUPTED, LOSS_NOT_FINITE, USER_RAISED, Outcome, Training, describe_batch
+from gradient cimport Sink
+from kept cimport Batch
 from kernels cimport Block, Layer, meet, poisson_sample, seconds_now
 from plan cimport Plan
-from training cimport (
-    INTERRUPTED, LOSS_NOT_FINITE, USER_RAISED, WAKE_MILLISECONDS, Outcome, Training, describe_batch,
-    forward_and_loss, update_all,
-)
+from training cimport WAKE_MILLISECONDS, forward_and_loss, update_all
 
 
 cdef inline const char *input_of_layer(const Plan *plan, const Batch *batch, const Layer *layer) noexcept nogil:

@@ -6,9 +6,10 @@ the layers take turns in two buffers.
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t
 
-from algorithm cimport Batch, forward
+from algorithm cimport forward
+from batches cimport Data, block_loss
+from kept cimport Batch
 from plan cimport Plan
-from training cimport Data, block_loss
 
 
 cdef struct Inference:

@@ -4,7 +4,6 @@ Threads wait for each other several times a step. Where another process holds on
 that process too, and a short step takes several times as long as on one thread. The results do not depend on the
 number of threads, so it may change from one step to the next.
 """
-from kernels cimport seconds_now
 
 cdef enum:
     FIRST_STEPS = 4           # of a segment before anything is known

@@ -8,9 +8,9 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
+from batches cimport Data
 from kernels cimport Block, Draw, Layer
 from plan cimport Plan
-from training cimport Data
 
 
 cdef struct Tangents:
