@@ -238,7 +238,7 @@ def assert_operator(operator, dense, dtype="float64", *, symmetric=False):
     close(operator @ v, dense @ v, dtype)
     close(operator.T @ u, dense.T @ u, dtype)
     close(operator.H @ u, dense.T @ u, dtype)
-    close(operator.matvec(v[:, None]), (dense @ v)[:, None], dtype)
+    close(operator @ v[:, None], (dense @ v)[:, None], dtype)
     close((2 * operator + aslinearoperator(dense)) @ v, 3 * dense @ v, dtype)
     assert operator.matvec(v).dtype == dtype
     if symmetric:
