@@ -154,7 +154,7 @@ def test_operators_know_their_shape(kind):
     operator = net.jacobian(X) if kind == "jacobian" else getattr(net, kind)(X, Y)
     for method, size in (("matvec", 43), ("rmatvec", operator.shape[0])):
         for wrong in (size + 1, size - 1):
-            with pytest.raises(ValueError, match="[Dd]imension"):
+            with pytest.raises(ValueError, match=r"[Dd]imension"):
                 getattr(operator, method)(np.zeros(wrong))
 
 
