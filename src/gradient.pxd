@@ -1,7 +1,7 @@
 """The sums G_k and g_k over the samples of a batch, by tasks, and what becomes of them (Remark 8 iii).
 
 A task is a panel of a dense layer's input features, or a chunk of samples of another layer's. It sums over its
-samples in one order, however many threads there are, and hands its part to the sink.
+samples in one order, however many threads there are. The sum of all tasks goes to the sink.
 """
 from libc.stddef cimport size_t
 from libc.string cimport memcpy

@@ -1,4 +1,4 @@
-"""What is kept of the layers between forward and backward (Remark 8 i): where it lies, σ_k, and ⊙ σ_k'.
+"""A batch, and what is kept of its layers between forward and backward (Remark 8 i): where it lies, σ_k, and ⊙ σ_k'.
 
 What the forward pass keeps of a layer is up to `layer.memory`: a_k; σ_k(a_k) and σ_k'(a_k); or σ_k(a_k). The
 backward pass writes delta_k = ∂ℓ/∂a_k in its place, panel by panel of features, so that activations are the only

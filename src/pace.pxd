@@ -5,6 +5,7 @@ that process too, and a short step takes several times as long as on one thread.
 number of threads, so it may change from one step to the next.
 """
 
+
 cdef enum:
     FIRST_STEPS = 4           # of a segment before anything is known
     PROBE_AFTER = 32          # segments before another look at the slower way

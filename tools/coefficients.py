@@ -125,9 +125,10 @@ def tangent_near_0(end):
 
 def tangent_segment(low, high):
     """The centre and the coefficients of a segment."""
-    middle = struct.unpack("i", struct.pack("f", float(low + high) / 2))[0]
+    middle = mp.atanh(single(mp.tanh((low + high) / 2)))  # where tanh is flat, that is not near by
+    bits = struct.unpack("i", struct.pack("f", float(middle)))[0]
     nearby = (
-        mp.mpf(struct.unpack("f", struct.pack("i", middle + away))[0])
+        mp.mpf(struct.unpack("f", struct.pack("i", bits + away))[0])
         for away in sorted(range(-2000, 2001), key=abs)
     )
 
