@@ -79,6 +79,14 @@ cdef inline double weight_of_batch(const Plan *plan, const Data *data, long firs
     return total
 
 
+cdef inline void point_to_gathered(const Plan *plan, const Data *data, Batch *batch) noexcept nogil:
+    """Where its samples lie once they have been gathered: in its workspace."""
+    batch.input = batch.workspace + plan.batch_input
+    batch.targets = batch.workspace + plan.batch_targets
+    if data.weights != NULL:
+        batch.weights = batch.workspace + plan.batch_weights
+
+
 cdef inline Batch describe_batch(const Training *training, long step) noexcept nogil:
     """The batch of a step: where its samples lie, or where they will have been gathered."""
     cdef const Plan *plan = training.plan
@@ -101,10 +109,7 @@ cdef inline Batch describe_batch(const Training *training, long step) noexcept n
     batch.draw.first_row = 0
     batch.weights = NULL
     if data.order != NULL:
-        batch.input = training.workspace + plan.batch_input
-        batch.targets = training.workspace + plan.batch_targets
-        if data.weights != NULL:
-            batch.weights = training.workspace + plan.batch_weights
+        point_to_gathered(plan, data, &batch)
     else:
         batch.input = data.inputs + first * plan.inputs * plan.kernels.real_bytes
         if data.targets != NULL:

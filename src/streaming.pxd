@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from algorithm cimport backward, forward
-from batches cimport Data, Training, gather, record_outputs, sum_losses
+from batches cimport Data, Training, gather, point_to_gathered, record_outputs, sum_losses
 from gradient cimport SHARED_LENGTH, Sink, add_part, end_of_part, parts_of, place_of_part
 from kept cimport Batch, begin_backward, loss_slope_place
 from kernels cimport meet
@@ -70,10 +70,7 @@ cdef inline Batch part_of_batch(const Plan *plan, const Batch *batch, long first
     part.workspace = batch.workspace + thread * plan.bytes
     part.draw.first_row = first_row
     if data.order != NULL:
-        part.input = part.workspace + plan.batch_input
-        part.targets = part.workspace + plan.batch_targets
-        if data.weights != NULL:
-            part.weights = part.workspace + plan.batch_weights
+        point_to_gathered(plan, data, &part)
     else:
         part.input += first_row * plan.inputs * real_bytes
         part.targets += first_row * target_bytes
