@@ -10,8 +10,8 @@ from tqdm.auto import tqdm
 class EpochBar:
     """One bar over all steps of a `fit`, its postfix the last epoch's numbers."""
 
-    def __init__(self, epochs: int, steps: int, shown: bool) -> None:
-        self._bar = tqdm(total=epochs * steps, unit="step", disable=not shown, leave=True)
+    def __init__(self, epochs: int, steps: int) -> None:
+        self._bar = tqdm(total=epochs * steps, unit="step", leave=True)
         self._steps = steps
         self._epoch = 0
 
@@ -21,8 +21,6 @@ class EpochBar:
 
     def end_epoch(self, numbers: Mapping[str, float]) -> None:
         """An epoch is done."""
-        if self._bar.disable:  # tqdm would write the numbers out all the same
-            return
         self._epoch += 1
         self._bar.update(self._epoch * self._steps - self._bar.n)
         self._bar.set_postfix({name: f"{number:.4g}" for name, number in numbers.items()})

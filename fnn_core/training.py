@@ -58,11 +58,12 @@ def fit(
     validation = _Validation(net, validation_data, chosen) if validation_data is not None else None
     called = _as_callbacks(callbacks)
     steps = steps_of(data.count, rows)
-    bar = EpochBar(epochs, steps, as_flag(progress, "progress"))
+    bar = EpochBar(epochs, steps) if as_flag(progress, "progress") else None
     outputs = np.empty((data.count, *net.output_shape), net.dtype) if chosen else None
     history = History()
     with net.sessions.writer:
-        session = net.sessions.training(rows, data.labels, chosen_update, optimizer, bar.at_step)
+        at_step = bar.at_step if bar is not None else None
+        session = net.sessions.training(rows, data.labels, chosen_update, optimizer, at_step)
         session.load(
             _engine.Samples(session.compiled, data.inputs, data.targets, data.weights),
             rows,
@@ -79,13 +80,15 @@ def fit(
                 if validation is not None:
                     numbers |= validation.numbers()
                 history.append(numbers)
-                bar.end_epoch(numbers)
+                if bar is not None:
+                    bar.end_epoch(numbers)
                 # All of them are called, also where the first has seen enough.
                 wants_end = [callback(net, history) for callback in called]
                 if any(wants_end):
                     break
         finally:
-            bar.close()
+            if bar is not None:
+                bar.close()
             session.unload()
             hooks.call(called, "end", net)
             if validation is not None:
