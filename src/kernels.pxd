@@ -19,7 +19,13 @@ cdef extern from "kernels/engine.h" nogil:
         int training
         long first_row
 
+    enum Finish:
+        AS_IT_IS
+        RELU_VALUE
+        RELU_PULL_BACK
+
     ctypedef struct Epilogue:
+        Finish finish
         void (*run)(const Epilogue *, long, long, long, long, void *, long) noexcept nogil
         const Activation *activation
         size_t real_bytes
@@ -82,7 +88,7 @@ cdef extern from "kernels/engine.h" nogil:
 
     ctypedef struct Activation:
         const char *name
-        int reusable
+        int reusable, in_tiles
         void (*value)(long, long, const void *, long, void *, long) noexcept nogil
         void (*value_and_slope)(long, long, const void *, long, void *, long, void *, long) noexcept nogil
         void (*pull_back)(long, long, const void *, long, const void *, long, void *, long) noexcept nogil

@@ -22,11 +22,17 @@ enum Memory { KEEP_PREACTIVATION, KEEP_OUTPUT_AND_SLOPE, KEEP_OUTPUT };
 /* The three products of a dense layer. */
 enum Form { A_B, A_TRANSPOSED_B, TRANSPOSED_A_B };
 
+/* What a tile does to its part of C while that is in registers: nothing; F <- relu(a); or T <- u . relu'(a),
+ * from the F that lies in T's place. */
+enum Finish { AS_IT_IS, RELU_VALUE, RELU_PULL_BACK };
+
 /* What becomes of a part of a product as soon as it is finished, while it is in the cache: c (rows, columns)
- * from (row, column) on. NULL: nothing. */
+ * from (row, column) on. NULL: nothing. Where tiles can do that themselves, `finish` says so; they write T,
+ * not u, then. */
 typedef struct Epilogue Epilogue;
 typedef struct Activation Activation;
 struct Epilogue {
+    enum Finish finish;
     void (*run)(const Epilogue *epilogue, long row, long column, long rows, long columns, void *c,
                 long c_row);
     const Activation *activation;
@@ -107,7 +113,7 @@ typedef struct {
  * computed from it in every memory mode. All arguments may alias. */
 struct Activation {
     const char *name;
-    int reusable;
+    int reusable, in_tiles;
     /* F <- sigma(a) */
     void (*value)(long rows, long columns, const void *a, long a_row, void *output, long output_row);
     /* F <- sigma(a), D <- sigma'(a) */
