@@ -7,7 +7,8 @@ memory that grows with the batch.
 from libc.stddef cimport size_t
 
 from kernels cimport (
-    AS_IT_IS, KEEP_OUTPUT, KEEP_OUTPUT_AND_SLOPE, KEEP_PREACTIVATION, RELU_PULL_BACK, RELU_VALUE,
+    AS_IT_IS, FINISHES_BOTH, FINISHES_NOTHING, KEEP_OUTPUT, KEEP_OUTPUT_AND_SLOPE, KEEP_PREACTIVATION,
+    RELU_PULL_BACK, RELU_VALUE,
     Block, Draw, Epilogue, Layer, finish_pull_back, finish_value, finish_value_and_slope,
 )
 from plan cimport Plan
@@ -56,7 +57,7 @@ cdef inline const Epilogue *epilogue_of_layer(const Plan *plan, const Batch *bat
                                               const Block *block, Epilogue *epilogue) noexcept nogil:
     """What `keep` does, where the map can do it to each part of a_k as soon as that is known; else NULL."""
     cdef size_t first = block.first_row * layer.row + block.first
-    if not layer.map.finishes or layer.memory == KEEP_PREACTIVATION:
+    if layer.map.finishes == FINISHES_NOTHING or layer.memory == KEEP_PREACTIVATION:
         return NULL
     if is_identity(plan, layer) and not plan.keeps_factors:
         return NULL
@@ -185,7 +186,7 @@ cdef inline const Epilogue *epilogue_of_panel(const Plan *plan, const Batch *bat
     kernel does it; else NULL."""
     cdef const Layer *below = layer - 1
     cdef size_t offset
-    if layer.index == 0 or not layer.map.finishes or below.memory == KEEP_OUTPUT_AND_SLOPE or (
+    if layer.index == 0 or layer.map.finishes != FINISHES_BOTH or below.memory == KEEP_OUTPUT_AND_SLOPE or (
             below.memory == KEEP_PREACTIVATION and below.activation.reusable):
         return NULL
     offset = (block.first_row * below.row + block.first) * plan.kernels.real_bytes

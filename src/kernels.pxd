@@ -19,6 +19,11 @@ cdef extern from "kernels/engine.h" nogil:
         int training
         long first_row
 
+    enum:
+        FINISHES_NOTHING
+        FINISHES_VALUE
+        FINISHES_BOTH
+
     enum Finish:
         AS_IT_IS
         RELU_VALUE

@@ -22,6 +22,9 @@ enum Memory { KEEP_PREACTIVATION, KEEP_OUTPUT_AND_SLOPE, KEEP_OUTPUT };
 /* The three products of a dense layer. */
 enum Form { A_B, A_TRANSPOSED_B, TRANSPOSED_A_B };
 
+/* Whose epilogue a map runs: none, that of sigma forward, or that of sigma' backward as well. */
+enum Finishes { FINISHES_NOTHING, FINISHES_VALUE, FINISHES_BOTH };
+
 /* What a tile does to its part of C while that is in registers: nothing; F <- relu(a); or T <- u . relu'(a),
  * from the F that lies in T's place. */
 enum Finish { AS_IT_IS, RELU_VALUE, RELU_PULL_BACK };
@@ -106,7 +109,7 @@ typedef struct {
      * that is `apply` itself */
     void (*tangent)(const Layer *layer, const Block *block, const void *x, long x_row, const void *direction,
                     void *a);
-    int finishes; /* whether `apply` and `adjoint_input` run the block's epilogue */
+    int finishes; /* whether `apply` (FINISHES_VALUE), or `adjoint_input` too, runs the block's epilogue */
 } Map;
 
 /* sigma_k on (rows, columns) blocks. `reusable`: sigma' follows from sigma (Remark 8 (i)), and is then
