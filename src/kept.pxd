@@ -8,7 +8,6 @@ from libc.stddef cimport size_t
 
 from kernels cimport (
     AS_IT_IS, FINISHES_BOTH, FINISHES_NOTHING, KEEP_OUTPUT, KEEP_OUTPUT_AND_SLOPE, KEEP_PREACTIVATION,
-    RELU_PULL_BACK, RELU_VALUE,
     Block, Draw, Epilogue, Layer, finish_pull_back, finish_value, finish_value_and_slope,
 )
 from plan cimport Plan
@@ -61,7 +60,7 @@ cdef inline const Epilogue *epilogue_of_layer(const Plan *plan, const Batch *bat
         return NULL
     if is_identity(plan, layer) and not plan.keeps_factors:
         return NULL
-    epilogue.finish = RELU_VALUE if layer.activation.in_tiles and layer.memory == KEEP_OUTPUT else AS_IT_IS
+    epilogue.finish = layer.activation.value_finish if layer.memory == KEEP_OUTPUT else AS_IT_IS
     epilogue.run = finish_value if layer.memory == KEEP_OUTPUT else finish_value_and_slope
     epilogue.activation = layer.activation
     epilogue.real_bytes = plan.kernels.real_bytes
@@ -190,7 +189,7 @@ cdef inline const Epilogue *epilogue_of_panel(const Plan *plan, const Batch *bat
             below.memory == KEEP_PREACTIVATION and below.activation.reusable):
         return NULL
     offset = (block.first_row * below.row + block.first) * plan.kernels.real_bytes
-    epilogue.finish = RELU_PULL_BACK if below.activation.in_tiles and below.memory == KEEP_OUTPUT else AS_IT_IS
+    epilogue.finish = below.activation.pull_back_finish if below.memory == KEEP_OUTPUT else AS_IT_IS
     epilogue.run = finish_pull_back
     epilogue.activation = below.activation
     epilogue.real_bytes = plan.kernels.real_bytes

@@ -93,7 +93,8 @@ cdef extern from "kernels/engine.h" nogil:
 
     ctypedef struct Activation:
         const char *name
-        int reusable, in_tiles
+        int reusable
+        Finish value_finish, pull_back_finish
         void (*value)(long, long, const void *, long, void *, long) noexcept nogil
         void (*value_and_slope)(long, long, const void *, long, void *, long, void *, long) noexcept nogil
         void (*pull_back)(long, long, const void *, long, const void *, long, void *, long) noexcept nogil

@@ -110,6 +110,14 @@ WIDE = {  # channels and filters with odd tails; kernels that read most of a row
         (7, 7, 33),
         [images.ConvTranspose(64, 3, padding="same", algorithm="direct")],
     ),
+    # ReLU in the last pass of a long reduction's tiles, and after all that has no such tiles.
+    "ReLU, long reductions": (
+        (8, 9, 70),
+        [images.Conv(48, 3, "relu", algorithm="direct"), images.Conv(33, (2, 6), "relu")],
+    ),
+    "ReLU, depthwise": ((9, 9, 19), [images.Conv(38, 3, "relu", groups=19)]),
+    "ReLU, Winograd": ((9, 10, 35), [images.Conv(36, 3, "relu", algorithm="winograd")]),
+    "ReLU, upwards": ((5, 6, 7), [images.ConvTranspose(20, 3, "relu", stride=2)]),
     "upwards, gaps": ((4, 5, 6), [images.ConvTranspose(5, 2, stride=3, padding="same")]),
     "upwards, depthwise": ((6, 6, 35), [images.ConvTranspose(35, 3, stride=2, groups=35)]),
 }

@@ -146,14 +146,17 @@ def test_batches_across_blocks(n, dtype, rng):
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("mode", nets.MODES)
-@pytest.mark.parametrize("n", [3, 67, 300])
-def test_wide_layers(n, mode, dtype, rng):
-    """Wide enough for several panels, and for BLAS."""
+@pytest.mark.parametrize(
+    ("n", "activation"), [(3, "tanh"), (67, "tanh"), (300, "tanh"), (67, "relu"), (777, "relu")]
+)
+def test_wide_layers(n, activation, mode, dtype, rng):
+    """Wide enough for several panels, and for BLAS; ReLU, which tiles know, by blocks."""
     net = nets.network(
-        [61, 523, 521, 10], "tanh", "softmax_cross_entropy", dtype=dtype, memory=mode
+        [61, 523, 521, 10], activation, "softmax_cross_entropy", dtype=dtype, memory=mode
     )
     X, y = rng.normal(size=(n, 61)).astype(dtype), rng.integers(0, 10, n)
-    check(net, ["tanh", "tanh", "identity"], "softmax_cross_entropy", X, y, dtype=dtype)
+    names = [activation, activation, "identity"]
+    check(net, names, "softmax_cross_entropy", X, y, dtype=dtype)
 
 
 # --- sample weights -------------------------------------------------------------------------------

@@ -170,6 +170,23 @@ def test_cross_entropy_at_extreme_logits(size, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("classes", [3, 40])
+def test_cross_entropy_of_logits_that_are_not_finite(classes, dtype):
+    """An impossible class is none; NaN, or a logit above all others, is no loss."""
+    X = np.zeros((2, classes), dtype)
+    for logit, label, want in [
+        (-np.inf, 0, np.log(classes - 1)),
+        (-np.inf, 1, np.inf),
+        (np.inf, 0, np.nan),
+        (np.nan, 0, np.nan),
+    ]:
+        net = identity_net(classes, loss="softmax_cross_entropy", dtype=dtype)
+        net.biases[0][1] = logit
+        got = net.loss(X, np.full(2, label))
+        np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("loss", ["absolute_error", "huber"])
 def test_robust_losses_far_from_the_target(loss, dtype):
     t = np.array([[1e10, -1e10, 1.0, -1.0, 0.5, 0.0]])

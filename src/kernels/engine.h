@@ -30,8 +30,8 @@ enum Finishes { FINISHES_NOTHING, FINISHES_VALUE, FINISHES_BOTH };
 enum Finish { AS_IT_IS, RELU_VALUE, RELU_PULL_BACK };
 
 /* What becomes of a part of a product as soon as it is finished, while it is in the cache: c (rows, columns)
- * from (row, column) on. NULL: nothing. Where tiles can do that themselves, `finish` says so; they write T,
- * not u, then. */
+ * from (row, column) on. NULL: nothing. Where tiles can do that themselves, `finish` says so; they then write
+ * T in its place, `signal`, which is that of F, and leave u undefined. */
 typedef struct Epilogue Epilogue;
 typedef struct Activation Activation;
 struct Epilogue {
@@ -116,7 +116,9 @@ typedef struct {
  * computed from it in every memory mode. All arguments may alias. */
 struct Activation {
     const char *name;
-    int reusable, in_tiles;
+    int reusable;
+    /* What tiles do themselves of `value` and `pull_back`: it should cost less than to load a again. */
+    enum Finish value_finish, pull_back_finish;
     /* F <- sigma(a) */
     void (*value)(long rows, long columns, const void *a, long a_row, void *output, long output_row);
     /* F <- sigma(a), D <- sigma'(a) */
