@@ -159,6 +159,16 @@ def test_wide_layers(n, activation, mode, dtype, rng):
     check(net, names, "softmax_cross_entropy", X, y, dtype=dtype)
 
 
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("few", [2, 5, 12, 16])
+def test_relu_between_few_inputs_and_few_outputs(few, dtype, rng):
+    """Products too short for tiles take ReLU as they do."""
+    for units, n in [(16, 8), (21, 9), (37, 130)]:
+        net = nets.network([few, units, few], "relu", dtype=dtype)
+        X, y = rng.normal(size=(n, few)).astype(dtype), rng.normal(size=(n, few)).astype(dtype)
+        check(net, ["relu", "identity"], "squared_error", X, y, dtype=dtype)
+
+
 # --- sample weights -------------------------------------------------------------------------------
 
 

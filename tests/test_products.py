@@ -132,6 +132,15 @@ def test_rows_that_lie_pages_apart(rows, dtype):
     check(rows, 600, 2048, dtype, "native", n_threads=3)
 
 
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+def test_few_inputs_and_few_outputs(dtype):
+    """Going forward from few inputs, and back from few outputs, there are no tiles."""
+    others = itertools.cycle([7, 8, 9, 33, 200])
+    for few, columns in itertools.product(range(2, 19), [1, 4, 7, 8, 9, 16, 17, 31, 32, 33, 100]):
+        check(next(others), few, columns, dtype, "native")
+        check(next(others), columns, few, dtype, "native")
+
+
 # --- bits -----------------------------------------------------------------------------------------
 
 
@@ -153,7 +162,8 @@ def test_bits_do_not_depend_on_how_many_outputs(rows, dtype):
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize(
-    ("inputs", "outputs"), [(3, 7), (64, 1), (129, 65), (300, 200), (512, 128), (70, 519)]
+    ("inputs", "outputs"),
+    [(3, 7), (16, 12), (9, 35), (64, 1), (129, 65), (300, 200), (512, 128), (70, 519)],
 )
 def test_bits_do_not_depend_on_how_many_samples(inputs, outputs, dtype):
     """Going back, from five on: fewer are inner products."""
