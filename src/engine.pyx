@@ -22,8 +22,9 @@ from inference cimport Inference, infer
 from kept cimport Batch, loss_slope_place
 from kernels cimport (
     A_B, A_TRANSPOSED_B, HAS_OPENMP, TRANSPOSED_A_B, Activation, Block, Geometry, Kernels, Layer, Loss, Map, MeetingPoint, Optimizer, OptimizerKernel,
-    allocate, allocation_bytes, allocation_calls, choose_isa, compiled_isas, join_team, kernels_in_use, may_use_threads,
-    release, seconds_now, set_blas, shuffle, team_size, watch_forks,
+    allocate, allocation_bytes, allocation_calls, choose_isa, compiled_isas, drop_subnormals, join_team,
+    keep_subnormals, kernels_in_use, may_use_threads, release, seconds_now, set_arithmetic_mode, set_blas, shuffle,
+    team_size, watch_forks,
 )
 from pace cimport Pace, note_segment, steps_of_segment, team_of_segment
 from plan cimport Plan, fill_geometry, fill_plan

@@ -163,6 +163,12 @@ cdef extern from "kernels/memory.h" nogil:
     int64_t allocation_bytes()
 
 
+cdef extern from "kernels/subnormals.h" nogil:
+    uint64_t drop_subnormals()
+    uint64_t keep_subnormals()
+    void set_arithmetic_mode(uint64_t mode)
+
+
 cdef extern from "kernels/team.h" nogil:
     int HAS_OPENMP
 

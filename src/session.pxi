@@ -230,7 +230,7 @@ cdef class Session:
                 run_private_team(training, NULL, threads)
         elif threads == 1 and training.plan.loss != NULL and self.compiled.flops < BRIEF:
             training.begin, training.end = 0, 1
-            train(training, 0, 1)
+            train_on_thread(training, 0, 1)
         else:
             with nogil:
                 run_team(training, &self.pace, threads)
@@ -295,9 +295,9 @@ cdef class Session:
             if threads > 1:
                 with parallel(num_threads=threads):
                     join_team(&point)
-                    differentiate(training, into, threadid(), team_size())
+                    differentiate_on_thread(training, into, threadid(), team_size())
             else:
-                differentiate(training, into, 0, 1)
+                differentiate_on_thread(training, into, 0, 1)
         self.report()
         return training.loss_sum
 
@@ -359,6 +359,29 @@ cdef class Session:
             training.cotangent = NULL
             training.input_slope = NULL
 
+# What a thread does of a call (subnormals.h).
+
+
+cdef inline void train_on_thread(Training *training, int thread, int threads) noexcept nogil:
+    cdef uint64_t before = drop_subnormals()
+    train(training, thread, threads)
+    set_arithmetic_mode(before)
+
+
+cdef inline void train_privately_on_thread(Training *training, int64_t *chosen, int thread,
+                                           int threads) noexcept nogil:
+    cdef uint64_t before = drop_subnormals()
+    train_privately(training, chosen, thread, threads)
+    set_arithmetic_mode(before)
+
+
+cdef inline void differentiate_on_thread(Training *training, char *gradient, int thread,
+                                         int threads) noexcept nogil:
+    cdef uint64_t before = drop_subnormals()
+    differentiate(training, gradient, thread, threads)
+    set_arithmetic_mode(before)
+
+
 cdef void run_team(Training *training, Pace *pace, int threads) noexcept nogil:
     """The training loop on a team of threads, or on one where that is quicker (pace.pxd)."""
     cdef MeetingPoint point
@@ -374,9 +397,9 @@ cdef void run_team(Training *training, Pace *pace, int threads) noexcept nogil:
             point.arrived = point.generation = point.sleeping = 0
             with parallel(num_threads=team):
                 join_team(&point)
-                train(training, threadid(), team_size())
+                train_on_thread(training, threadid(), team_size())
         else:
-            train(training, 0, 1)
+            train_on_thread(training, 0, 1)
         note_segment(pace, team, seconds_now() - start, training.end - training.begin)
 
 
@@ -388,9 +411,9 @@ cdef void run_private_team(Training *training, int64_t *chosen, int threads) noe
     if threads > 1:
         with parallel(num_threads=threads):
             join_team(&point)
-            train_privately(training, chosen, threadid(), team_size())
+            train_privately_on_thread(training, chosen, threadid(), team_size())
     else:
-        train_privately(training, chosen, 0, 1)
+        train_privately_on_thread(training, chosen, 0, 1)
     training.data.samples = samples
 
 
@@ -400,6 +423,7 @@ cdef int team_threads(int planned) noexcept:
 
 cdef int wake(Training *training, long step) noexcept with gil:
     cdef Session session = <Session> training.owner
+    cdef uint64_t before = keep_subnormals()
     try:
         PyErr_CheckSignals()
         if session.progress is not None:
@@ -407,6 +431,8 @@ cdef int wake(Training *training, long step) noexcept with gil:
     except BaseException as error:
         session.error = error
         return 0
+    finally:
+        set_arithmetic_mode(before)
     return 1
 
 
@@ -421,6 +447,7 @@ cdef int call_user_loss(Training *training, Batch *batch, double *loss) noexcept
     cdef const Kernels *kernels = plan.kernels
     cdef char *place = loss_slope_place(plan, batch, 0)
     cdef cnp.ndarray values, slopes
+    cdef uint64_t before = keep_subnormals()
     try:
         dtype = session.compiled.description.dtype
         shape = (batch.rows, *session.compiled.description.output_shape)
@@ -435,6 +462,8 @@ cdef int call_user_loss(Training *training, Batch *batch, double *loss) noexcept
     except BaseException as error:
         session.error = error
         return 0
+    finally:
+        set_arithmetic_mode(before)
     return 1
 
 

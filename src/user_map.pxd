@@ -4,9 +4,10 @@ Nets with such a map run on one thread. What the user's function raises is kept 
 results are zeros: the loops go on to the next place where they ask, before any weight has changed.
 """
 cimport numpy as cnp
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
-from kernels cimport Block, Layer, Map
+from kernels cimport Block, Layer, Map, keep_subnormals, set_arithmetic_mode
 
 
 cdef struct UserMap:
@@ -29,6 +30,7 @@ cdef inline void call(UserMap *user, str name, tuple arguments, void *result, lo
     """result ← [result +] caller.name(*arguments)."""
     cdef cnp.ndarray array
     cdef cnp.npy_intp length = entries
+    cdef uint64_t before = keep_subnormals()
     try:
         array = getattr(<object> user.caller, name)(*arguments)
         if accumulate:
@@ -38,6 +40,8 @@ cdef inline void call(UserMap *user, str name, tuple arguments, void *result, lo
         (<object> user.caller).error = error
         user.raised = 1
         memset(result, 0, entries * user.real_bytes)
+    finally:
+        set_arithmetic_mode(before)
 
 
 cdef inline object weight_of(const Layer *layer, const void *theta, const UserMap *user):
