@@ -1,7 +1,6 @@
 /* Numbers too small to be normal count as zero while a net is trained. What a net that is sure of its samples
- * sends back is full of them, and the processor takes a hundred cycles and more for each (a step of 52
- * microseconds took 170): they change no weight. It is a setting of the thread; Python's code, and the
- * user's, runs without it. */
+ * sends back is full of them; they change no weight, and the processor takes a hundred cycles and more for
+ * each. It is a setting of the thread. Python's code, and the user's, runs without it. */
 #ifndef FNN_SUBNORMALS_H
 #define FNN_SUBNORMALS_H
 
