@@ -1,4 +1,4 @@
-"""Numbers too small to be normal, which take a processor long: zeros in training, kept elsewhere."""
+"""Numbers too small to be normal, which take processors long: zeros in training, kept elsewhere."""
 
 import platform
 
