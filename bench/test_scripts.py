@@ -83,6 +83,13 @@ def test_scaling(tmp_path: Path) -> None:
     assert figure.exists()
 
 
+def test_long_run() -> None:
+    """A row for every so many steps, and a column a library."""
+    printed = succeed("long_run.py", "--rivals", "fnn_fit,numpy").splitlines()
+    assert printed[1].split() == ["steps", "fnn_fit", "numpy"]
+    assert [len(row.split()) for row in printed[2:]] == [3] * 12
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
@@ -94,6 +101,7 @@ def test_scaling(tmp_path: Path) -> None:
         ),
         ("compare.py", ["--threads", "1", "--rivals", "caffe"], "no rival 'caffe'; there are fnn"),
         ("compare.py", ["--seconds", "nan"], "expected seconds >= 0, got 'nan'"),
+        ("long_run.py", ["--net", "mnist"], "no net 'mnist'; there are tiny_b1"),
         ("scaling.py", ["--rounds", "0"], "expected a whole number >= 1, got '0'"),
         ("figures.py", ["--speed", "docs/nothing.json"], "cannot be read"),
         ("figures.py", ["--speed", "bench/README.md"], "cannot be read"),
