@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="libraries from bench/rivals (%(default)s)")  # fmt: skip
     add("--threads", type=flags.thread_count, default=1, metavar="N", help="(%(default)s)")
     add("--steps", type=flags.whole_number, default=120 if flags.smoke() else 180_000, metavar="N",
-        help="of each library, in all (%(default)s)")  # fmt: skip
+        help="of each library, about, in all (%(default)s)")  # fmt: skip
     options = parser.parse_args(arguments)
     machine.limit_threads(options.threads)
     # Only now: most libraries read their number of threads when they are imported.
@@ -54,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     steps = min(net.steps_a_call, -(-options.steps // ROWS))
     calls = max(1, options.steps // (ROWS * steps))
     runs = {kind.name: kind(Problem(net), options.threads, steps).run for kind in kinds}
-    print(f"{net.name}, {options.threads} threads, microseconds a step")
+    for run in runs.values():
+        run()  # compiles
+    print(f"{net.name}, on {options.threads} thread(s), microseconds a step")
     print(f"{'steps':>9s}" + "".join(f"{name:>12s}" for name in runs))
     for row in range(1, ROWS + 1):
         times = [1e6 * seconds_of(run, calls) / steps for run in runs.values()]

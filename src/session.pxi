@@ -359,7 +359,7 @@ cdef class Session:
             training.cotangent = NULL
             training.input_slope = NULL
 
-# What a thread does of a call (subnormals.h).
+# The engine's loops, on one thread of a call, with subnormal numbers as zero (subnormals.h).
 
 
 cdef inline void train_on_thread(Training *training, int thread, int threads) noexcept nogil:

@@ -1,6 +1,7 @@
 """Nets and data drawn at random, the same nets for the reference, and how to compare the two."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ OPTIMIZERS = sorted(fnn.optimizers.REGISTRY)
 REUSABLE = [name for name in ACTIVATIONS if fnn.activations.REGISTRY[name].reusable]
 NOT_REUSABLE = [name for name in ACTIVATIONS if name not in REUSABLE]
 MODES = ["recompute", "store", "reuse", "auto"]
+#: Whether the engine sets the processor to count subnormal numbers as zero.
+DROPS_SUBNORMALS = platform.machine() in ("x86_64", "aarch64", "arm64")
 DTYPES = ["float32", "float64"]
 
 

@@ -1,6 +1,7 @@
-/* Numbers too small to be normal count as zero while a net is trained. What a net that is sure of its samples
- * sends back is full of them; they change no weight, and the processor takes a hundred cycles and more for
- * each. It is a setting of the thread. Python's code, and the user's, runs without it. */
+/* Numbers too small to be normal count as zero while a gradient is formed and applied. What a net that is
+ * sure of its samples sends back is full of them; they hardly change a weight, and the processor takes a
+ * hundred cycles and more for each. It is a setting of the thread. Python's code, and the user's, runs
+ * without it. */
 #ifndef FNN_SUBNORMALS_H
 #define FNN_SUBNORMALS_H
 
