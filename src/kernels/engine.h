@@ -25,9 +25,9 @@ enum Form { A_B, A_TRANSPOSED_B, TRANSPOSED_A_B };
 /* Whose epilogue a map runs: none, that of sigma forward, or that of sigma' backward as well. */
 enum Finishes { FINISHES_NOTHING, FINISHES_VALUE, FINISHES_BOTH };
 
-/* What a tile does to its part of C while that is in registers: nothing; F <- relu(a); or T <- u . relu'(a),
- * from the F that lies in T's place. */
-enum Finish { AS_IT_IS, RELU_VALUE, RELU_PULL_BACK };
+/* What a tile does to its part of C while that is in registers: nothing; F <- sigma(a); or T <- u .
+ * sigma'(a), from the F that lies in T's place. */
+enum Finish { AS_IT_IS, RELU_VALUE, RELU_PULL_BACK, TANH_PULL_BACK, SIGMOID_PULL_BACK };
 
 /* What becomes of a part of a product as soon as it is finished, while it is in the cache: c (rows, columns)
  * from (row, column) on. NULL: nothing. Where tiles can do that themselves, `finish` says so; they then write
