@@ -6,8 +6,8 @@
 The second draws docs/speed.png and docs/memory.png. It measures the memory modes itself, in turns,
 and writes the tables into the README, between the comments that name them. Of several measurements
 (docs/speed.json, docs/speed-2.json and so on) it shows medians, and how far apart the ratios were.
-What was measured on a machine of more cores (docs/cores*.json) has a table of its own. It wants
-matplotlib.
+What was measured on other machines has tables of its own: with more cores (docs/cores*.json), and
+without AVX-512 (docs/avx2*.json). It wants matplotlib.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from bench import drawing, machine
 from bench.compare import OURS
 
 ROOT = Path(__file__).resolve().parents[1]
+
+#: Tables of all nets from other machines, after which option and files are named too.
+MACHINES = {"avx2": "without AVX-512", "cores": "of more cores"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,20 +58,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from bench import memory_figure, speed_figure
     from bench.nets import SETS
 
-    cores = sorted((ROOT / "docs").glob("cores*.json")) if options.cores is None else options.cores
-    try:
-        of_cores = [run for path in cores for run in json.loads(path.read_text())["runs"]]
-    except (OSError, ValueError, KeyError) as error:
-        parser.error(f"cannot be read: {error}")
+    of_machine = {}
+    for name in MACHINES:
+        given = getattr(options, name)
+        paths = sorted((ROOT / "docs").glob(f"{name}*.json")) if given is None else given
+        try:
+            of_machine[name] = [
+                run for path in paths for run in json.loads(path.read_text())["runs"]
+            ]
+        except (OSError, ValueError, KeyError) as error:
+            parser.error(f"cannot be read: {error}")
     options.docs.mkdir(parents=True, exist_ok=True)
     runs = speed_figure.medians([run for speed in speeds for run in speed["runs"]])
     for name, nets in (("speed", SETS["table"]), ("untuned", SETS["untuned"])):
         table = speed_figure.table(runs, [net.name for net in nets])
         if table:
             write(options.readme, name, table)
-    if of_cores:
-        names = [net.name for net in SETS["all"]]
-        write(options.readme, "cores", speed_figure.table(speed_figure.medians(of_cores), names))
+    names = [net.name for net in SETS["all"]]
+    for name, measured in of_machine.items():
+        if measured:
+            write(options.readme, name, speed_figure.table(speed_figure.medians(measured), names))
     speed_figure.draw(pyplot, runs, speeds[0]["about"]["dtype"], options.docs / "speed.png")
     points = memory_figure.measure()
     write(options.readme, "memory", memory_figure.table(points))
@@ -86,8 +95,9 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--speed", type=Path, nargs="+", metavar="FILE",
         help="from compare.py, one a measurement (docs/speed*.json)")  # fmt: skip
-    add("--cores", type=Path, nargs="*", metavar="FILE",
-        help="likewise, on a machine of more cores (docs/cores*.json)")  # fmt: skip
+    for name, machine_is in MACHINES.items():
+        add(f"--{name}", type=Path, nargs="*", metavar="FILE",
+            help=f"likewise, on a machine {machine_is} (docs/{name}*.json)")  # fmt: skip
     add("--docs", type=Path, default=ROOT / "docs", metavar="FOLDER",
         help="where the figures go (docs)")  # fmt: skip
     add("--readme", type=Path, default=ROOT / "README.md", metavar="FILE",

@@ -54,8 +54,9 @@ def test_compare_then_figures(tmp_path: Path) -> None:
 
     shutil.copy(ROOT / "README.md", readme)
     drawn = ("--docs", tmp_path, "--readme", readme)
-    succeed("figures.py", "--speed", speed, speed, "--cores", speed, *drawn)
-    for name in ("speed", "cores"):
+    others = ("--cores", speed, "--avx2", speed)
+    succeed("figures.py", "--speed", speed, speed, *others, *drawn)
+    for name in ("speed", "cores", "avx2"):
         _, _, after = readme.read_text().partition(f"<!-- {name}, by bench/figures.py -->\n")
         assert after.startswith("| net | 1 thread: fnn_core ")
         assert "2 threads: fnn_core" in after.splitlines()[0]
