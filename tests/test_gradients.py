@@ -147,10 +147,11 @@ def test_batches_across_blocks(n, dtype, rng):
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("mode", nets.MODES)
 @pytest.mark.parametrize(
-    ("n", "activation"), [(3, "tanh"), (67, "tanh"), (300, "tanh"), (67, "relu"), (777, "relu")]
+    ("n", "activation"),
+    [(3, "tanh"), (67, "tanh"), (300, "tanh"), (67, "sigmoid"), (67, "relu"), (777, "relu")],
 )
 def test_wide_layers(n, activation, mode, dtype, rng):
-    """Wide enough for several panels, and for BLAS; ReLU, which tiles know, by blocks."""
+    """Wide enough for several panels, and for BLAS; activations that tiles know, by blocks."""
     net = nets.network(
         [61, 523, 521, 10], activation, "softmax_cross_entropy", dtype=dtype, memory=mode
     )
@@ -160,13 +161,14 @@ def test_wide_layers(n, activation, mode, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
 @pytest.mark.parametrize("few", [2, 5, 12, 16])
-def test_relu_between_few_inputs_and_few_outputs(few, dtype, rng):
-    """Products too short for tiles take ReLU as they do."""
+def test_between_few_inputs_and_few_outputs(few, activation, dtype, rng):
+    """Products too short for tiles finish their part of C as they do."""
     for units, n in [(16, 8), (21, 9), (37, 130)]:
-        net = nets.network([few, units, few], "relu", dtype=dtype)
+        net = nets.network([few, units, few], activation, dtype=dtype)
         X, y = rng.normal(size=(n, few)).astype(dtype), rng.normal(size=(n, few)).astype(dtype)
-        check(net, ["relu", "identity"], "squared_error", X, y, dtype=dtype)
+        check(net, [activation, "identity"], "squared_error", X, y, dtype=dtype)
 
 
 # --- sample weights -------------------------------------------------------------------------------
