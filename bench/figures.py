@@ -27,7 +27,7 @@ from bench.compare import OURS
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: Tables of all nets from other machines, after which option and files are named too.
+#: Other machines' tables of all nets; the key names the option and the files, too.
 MACHINES = {"avx2": "without AVX-512", "cores": "of more cores"}
 
 

@@ -28,6 +28,8 @@ cdef extern from "kernels/engine.h" nogil:
         AS_IT_IS
         RELU_VALUE
         RELU_PULL_BACK
+        TANH_PULL_BACK
+        SIGMOID_PULL_BACK
 
     ctypedef struct Epilogue:
         Finish finish

@@ -25,8 +25,8 @@ enum Form { A_B, A_TRANSPOSED_B, TRANSPOSED_A_B };
 /* Whose epilogue a map runs: none, that of sigma forward, or that of sigma' backward as well. */
 enum Finishes { FINISHES_NOTHING, FINISHES_VALUE, FINISHES_BOTH };
 
-/* What a tile does to its part of C while that is in registers: nothing; F <- sigma(a); or T <- u .
- * sigma'(a), from the F that lies in T's place. */
+/* What a tile does to its part of C while that is in registers: nothing; F <- sigma(a); or, from
+ * RELU_PULL_BACK on, T <- u . sigma'(a), from the F that lies in T's place. */
 enum Finish { AS_IT_IS, RELU_VALUE, RELU_PULL_BACK, TANH_PULL_BACK, SIGMOID_PULL_BACK };
 
 /* What becomes of a part of a product as soon as it is finished, while it is in the cache: c (rows, columns)
@@ -117,7 +117,8 @@ typedef struct {
 struct Activation {
     const char *name;
     int reusable;
-    /* What tiles do themselves of `value` and `pull_back`: it should cost less than to load a again. */
+    /* What tiles do themselves of `value` and `pull_back`: it should cost less than to load a, or u, again.
+     */
     enum Finish value_finish, pull_back_finish;
     /* F <- sigma(a) */
     void (*value)(long rows, long columns, const void *a, long a_row, void *output, long output_row);
