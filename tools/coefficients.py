@@ -149,6 +149,38 @@ def tangent_segment(low, high):
     return [centre, level, *slopes]
 
 
+NODES = 8  # that one 32-byte vector holds
+LONGEST_STEP = mp.mpf("1.22")  # a longer one costs the polynomial its accuracy
+
+
+def tangent_step():
+    """The step between nodes 0, 1, ..., 7 steps from zero whose tangents are all but float32.
+
+    The last node's half step reaches to where tanh rounds to 1. A step has so few bits that its
+    multiples are exact. The tangent of the first node counts most.
+    """
+    unit = mp.mpf(2) ** -20
+    first = int(mp.mpf("9.02") / (NODES - mp.mpf("0.5")) / unit) + 1
+
+    def rounding(step):
+        tangents = [mp.tanh(node * step) for node in range(1, NODES)]
+        errors = [abs(single(tangent) - tangent) for tangent in tangents]
+        return max(2 * errors[0], *errors)
+
+    return min((k * unit for k in range(first, int(LONGEST_STEP / unit))), key=rounding)
+
+
+def cotangent_tail(step):
+    """(b coth(b) - 1) / b² in z = b² for b up to half a step."""
+    end = (step / 2 * mp.mpf("1.0001")) ** 2
+
+    def function(z):
+        b = mp.sqrt(z)
+        return (b * mp.coth(b) - 1) / z if z > mp.mpf("1e-20") else mp.mpf(1) / 3
+
+    return remez(function, lambda z: max(z, end / 1000), mp.mpf(0), end, 2, grid=400)
+
+
 def logarithm_tail(double):
     """(2 atanh(s) - 2 s) / s³ in z = s², where sqrt(1/2) <= (1 + s) / (1 - s) <= sqrt(2)."""
     end = ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)) ** 2 * mp.mpf("1.0001")
@@ -241,6 +273,27 @@ def print_segments():
     print("};\n#endif")
 
 
+def print_nodes():
+    """Print the tangents of the nodes, and the polynomial between them."""
+    step = tangent_step()
+    tail, error = cotangent_tail(step)
+    bits = mp.nstr(mp.log(error, 2), 3)
+    print(f"/* tanh(a) of {NODES} nodes, one step after the other from 0; and (b coth(b) - 1) / b²")
+    print(f" * in b² for |b| of up to half a step; error 2^{bits} */")
+    print("#if VECTOR_BYTES == 32 && !REAL_DOUBLE")
+    print(f"#define TANGENT_STEP {literal(step, False)}")
+    tables = {
+        "tangent_nodes": [mp.tanh(node * step) for node in range(NODES)],
+        "cotangent_tail": tail,
+    }
+    for name, values in tables.items():
+        print(f"static const real {name}[] = {{")
+        for row in range(0, len(values), 4):
+            print("    " + ", ".join(literal(v, False) for v in values[row : row + 4]) + ",")
+        print("};")
+    print("#endif")
+
+
 def main():
     """Print all constants of vecmath.inc that are not obvious."""
     print("/* Constants of vecmath.inc, printed by tools/coefficients.py. */")
@@ -258,6 +311,7 @@ def main():
     print_table("exponential_tail", "(exp(r) - 1 - r) / r² for |r| <= ln(2)/2", exponential_tail)
     print_table("tangent_tail", "(exp(2r) - 1 - 2r) / (2r²) for |r| <= ln(2)/4", tangent_tail)
     print_segments()
+    print_nodes()
     print_table(
         "logarithm_tail", "(2 atanh(s) - 2s) / s³ in s², for |s| <= 3 - sqrt(8)", logarithm_tail
     )
