@@ -13,9 +13,10 @@ from setuptools.command.build_ext import build_ext
 KERNELS = Path("src/kernels")
 # No errno and no floating-point traps: nobody reads them here, and they keep loops from being
 # vectorised. Neither changes a result. And no debugging symbols, which Python's own flags ask for:
-# they are six times as large as the code.
+# they are six times as large as the code. Functions begin with a line of the instruction cache: a
+# step of a small net would be up to 5 % slower or quicker by what stands before them (Zen 3).
 CFLAGS = ["-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
-CFLAGS += ["-g0"]
+CFLAGS += ["-falign-functions=64", "-g0"]
 LDFLAGS = []
 
 # FNN_SANITIZE=address,undefined builds with those sanitizers; CONTRIBUTING.md says how to run the
