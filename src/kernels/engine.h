@@ -48,7 +48,8 @@ struct Epilogue {
 
 /* Of a product c (m, n) <- addend + op(a) op(b), reduced over k; then the epilogue. `addend` is NULL, c
  * itself, or one row (addend_row = 0) such as a bias. All are handed on by their address: of the products of
- * a small net, the instructions that copied them were a good part. */
+ * a small net, the instructions that copied them were a good part. Initializers name all of them: GCC clears
+ * what they leave out by an instruction that takes as long as a small product (Zen 3). */
 typedef struct {
     enum Form form;
     long m, n, k;
