@@ -19,7 +19,7 @@ KERNELS = Path("src/kernels")
 CFLAGS = ["-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 CFLAGS += ["-falign-functions=64", "-g0"]
 if platform.machine() in ("x86_64", "AMD64"):
-    # Two fields of a struct, just written, would be read as one vector, for which the processor
+    # GCC would read two fields of a struct, just written, as one vector, for which the processor
     # waits: on a small net 4 % of a step (Zen 3). The kernels' vectors are written as such.
     CFLAGS += ["-fno-tree-slp-vectorize"]
 LDFLAGS = []

@@ -203,7 +203,7 @@ struct Kernels {
     const char *isa;
     size_t real_bytes;
     Product *native, *blas;
-    /* scratch of `native` in reals; no less than for fewer rows, columns or steps */
+    /* scratch of `native` in reals; no less than for fewer rows or steps, nor, but of Aᵀ B, columns */
     long (*product_scratch)(enum Form form, long m, long n, long k);
     const Map *const *maps; /* ends with NULL */
     const Activation *activations;
