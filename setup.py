@@ -15,12 +15,12 @@ KERNELS = Path("src/kernels")
 # No errno and no floating-point traps: nobody reads them here, and they keep loops from being
 # vectorised. Neither changes a result. And no debugging symbols, which Python's own flags ask for:
 # they are six times as large as the code. Functions begin with a line of the instruction cache: a
-# step of a small net would be up to 5 % slower or quicker by what stands before them (Zen 3).
+# step of a small net would be slower or quicker by what happens to stand before them (Zen 3).
 CFLAGS = ["-std=gnu11", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 CFLAGS += ["-falign-functions=64", "-g0"]
 if platform.machine() in ("x86_64", "AMD64"):
     # GCC would read two fields of a struct, just written, as one vector, for which the processor
-    # waits: on a small net 4 % of a step (Zen 3). The kernels' vectors are written as such.
+    # waits, several times a step (Zen 3). The kernels' vectors are written as such.
     CFLAGS += ["-fno-tree-slp-vectorize"]
 LDFLAGS = []
 
