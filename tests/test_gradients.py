@@ -165,7 +165,7 @@ def test_wide_layers(n, activation, mode, dtype, rng):
 @pytest.mark.parametrize("few", [1, 2, 5, 9, 11, 12, 16])
 def test_between_few_inputs_and_few_outputs(few, activation, dtype, rng):
     """Products too short for tiles finish their part of C as they do; few columns as rows."""
-    for units, n in [(7, 9), (16, 8), (21, 9), (37, 130)]:
+    for units, n in [(7, 9), (16, 8), (21, 9), (37, 130), (18, 33), (51, 16), (36, 47), (17, 71)]:
         net = nets.network([few, units, few], activation, dtype=dtype)
         X, y = rng.normal(size=(n, few)).astype(dtype), rng.normal(size=(n, few)).astype(dtype)
         check(net, [activation, "identity"], "squared_error", X, y, dtype=dtype)

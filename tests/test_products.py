@@ -15,7 +15,8 @@ GEMMS = ["native", "blas"]
 # On both sides of all that the kernels cut by, for vectors of 16 to 64 bytes: runs of a reduction,
 # groups of panels, tiles and blocks of rows; and strides that fall into few cache sets.
 LENGTHS = [1, 5, 127, 128, 129, 170, 171, 255, 256, 257, 259, 511, 512, 515, 1024]
-COLUMNS = [1, 7, 8, 9, 15, 16, 17, 24, 33, 48, 49, 63, 64, 65, 100, 127, 128, 129, 200, 256]
+COLUMNS = [*range(1, 6), 7, 8, 9, 15, 16, 17, 18, 24, 33, 48, 49, 63, 64, 65, 100, 127, 128, 129]
+COLUMNS += [195, 200, 256]
 ROWS = [1, 4, 5, 6, 11, 12, 13, 23, 24, 48, 49, 64, 65, 255, 256, 257, 300]
 
 
@@ -189,7 +190,7 @@ def test_bits_do_not_depend_on_how_many_units(rows, dtype):
     whole = layer(inputs, outputs, dtype)
     F, (dtheta, dX) = whole.predict(X), whole.vjp(X, H)
     G = weight_of(whole, dtheta)
-    for fewer in (5, 8, 17, 64, 100, 129, 199):
+    for fewer in (2, 3, 5, 8, 17, 37, 64, 66, 100, 129, 199):
         net = layer(inputs, fewer, dtype)
         net.weights[0][...], net.biases[0][...] = whole.weights[0][:fewer], whole.biases[0][:fewer]
         nets.assert_same_bits(net.predict(X), np.ascontiguousarray(F[:, :fewer]), "F")
