@@ -162,9 +162,26 @@ def test_wide_layers(n, activation, mode, dtype, rng):
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("n", [18, 67, 256])
+def test_layers_of_middling_width(n, activation, dtype, rng):
+    """Runs long enough for tiles that end by halves, there and back; two, the last with a finish.
+
+    After 300 units there are few columns behind the last whole panel.
+    """
+    for sizes in ([61, 83, 67, 10], [300, 99, 50, 3], [70, 300, 67, 2]):
+        net = nets.network(sizes, activation, dtype=dtype, gemm="native")
+        X, y = (rng.normal(size=(n, width)).astype(dtype) for width in (sizes[0], sizes[-1]))
+        check(net, [activation, activation, "identity"], "squared_error", X, y, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
 @pytest.mark.parametrize("few", [1, 2, 5, 9, 11, 12, 16])
 def test_between_few_inputs_and_few_outputs(few, activation, dtype, rng):
-    """Products too short for tiles finish their part of C as they do; few columns as rows."""
+    """Products too short for tiles finish their part of C as they do.
+
+    Few columns are formed as rows, or with samples in the lanes.
+    """
     for units, n in [(7, 9), (16, 8), (21, 9), (37, 130), (18, 33), (51, 16), (36, 47), (17, 71)]:
         net = nets.network([few, units, few], activation, dtype=dtype)
         X, y = rng.normal(size=(n, few)).astype(dtype), rng.normal(size=(n, few)).astype(dtype)
