@@ -13,6 +13,9 @@ from fnn_core import _engine
 #: The largest number of entries that an array of the engine may have.
 LARGEST_SIZE = 2**48
 
+#: What the engine takes labels in.
+LABELS = np.dtype(np.int64)
+
 
 def as_positive_int(value: Any, name: str, most: int | None = None) -> int:
     """An int of at least 1, and at most `most`, or else 2**48."""
@@ -149,11 +152,11 @@ def as_labels(y: np.ndarray, classes: int, name: str) -> np.ndarray:
     """Class labels ``(N,)`` as int64."""
     if y.dtype.kind not in "biu":
         raise TypeError(f"{name}: expected integer class labels, got dtype {y.dtype}")
-    wrong = (y < 0) | (y >= classes)
-    if wrong.any():
-        place = int(np.argmax(wrong))
+    labels = _convert(y, LABELS)
+    place = _engine.label_outside(labels, classes)
+    if place >= 0:
         raise ValueError(f"{name}[{place}] = {y[place]} is not a class label in 0..{classes - 1}")
-    return np.require(y, np.int64, ["C", "A"])
+    return labels
 
 
 def as_targets(

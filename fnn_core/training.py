@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,9 @@ from fnn_core.progress import EpochBar
 
 if TYPE_CHECKING:
     from fnn_core.network import Network
+
+#: Of several epochs that one call of the engine makes: their learning rates are set out beforehand.
+STEPS_A_CALL = 8192
 
 
 def update_of(net: Network, update: str, optimizer: Optimizer) -> str:
@@ -59,6 +61,9 @@ def fit(
     called = _as_callbacks(callbacks)
     steps = steps_of(data.count, rows)
     bar = EpochBar(epochs, steps) if as_flag(progress, "progress") else None
+    # Where nothing happens between two epochs, Python need not come between them either.
+    alone = not called and not chosen and validation is None and bar is None
+    at_once = max(1, STEPS_A_CALL // steps) if alone else 1
     outputs = np.empty((data.count, *net.output_shape), net.dtype) if chosen else None
     history = History()
     with net.sessions.writer:
@@ -73,8 +78,9 @@ def fit(
         )
         hooks.call(called, "begin")
         try:
-            for epoch in range(epochs):
-                numbers = _epoch(net, session, epoch, steps, optimizer, validation)
+            for first in range(0, epochs, at_once):
+                rates = _rates(optimizer, min(at_once, epochs - first), steps)
+                numbers = _passes(net, session, first, rates, history, validation)
                 if outputs is not None:
                     numbers |= {name: float(f(data.targets, outputs)) for name, f in chosen.items()}
                 if validation is not None:
@@ -104,31 +110,37 @@ def _as_callbacks(callbacks: Any) -> tuple[Callable[..., Any], ...]:
     return called
 
 
-def _epoch(
+def _rates(optimizer: Optimizer, epochs: int, steps: int) -> np.ndarray:
+    """The learning rates of the next steps, a row an epoch."""
+    if not callable(optimizer.lr):
+        return np.full((epochs, steps), optimizer.lr)
+    first = optimizer.steps
+    rates = [optimizer.rate(step) for step in range(first, first + epochs * steps)]
+    return np.array(rates).reshape(epochs, steps)
+
+
+def _passes(
     net: Network,
     session: _engine.Session,
     epoch: int,
-    steps: int,
-    optimizer: Optimizer,
+    rates: np.ndarray,
+    history: History,
     validation: _Validation | None,
 ) -> dict[str, float]:
-    """One pass over the data, in one call of the engine."""
-    first = optimizer.steps
-    rates = (
-        np.array([optimizer.rate(step) for step in range(first, first + steps)])
-        if callable(optimizer.lr)
-        else np.full(steps, optimizer.lr)
-    )
-    start = time.perf_counter()
+    """Passes over the data, from that epoch on, in one call of the engine: the last one's numbers.
+
+    Those of the others go to the history.
+    """
     forward = validation.forward if validation is not None else None
     with net.sessions.blas_held(session.compiled):
-        loss, validation_loss, done, failed = session.run(rates, forward)
+        passes, validation_loss, done, failed = session.run(rates, forward)
     if failed is not None:
-        raise NonFiniteLossError(epoch, done, failed)
-    numbers = {"loss": loss}
-    if validation_loss is not None:
-        numbers["val_loss"] = validation_loss
-    return numbers | {"seconds": time.perf_counter() - start}
+        raise NonFiniteLossError(epoch + len(passes) - 1, done, failed)
+    for loss, seconds in passes[:-1]:
+        history.append({"loss": loss, "seconds": seconds})
+    loss, seconds = passes[-1]
+    validated = {} if validation_loss is None else {"val_loss": validation_loss}
+    return {"loss": loss, **validated, "seconds": seconds}
 
 
 class _Validation:

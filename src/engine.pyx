@@ -35,6 +35,7 @@ from training cimport differentiate, train
 cnp.import_array()
 watch_forks()
 
+cdef object INT64 = np.dtype(np.int64), FLOAT64 = np.dtype(np.float64)
 
 
 cdef int _choose_isa() except -1:
@@ -147,10 +148,22 @@ def all_finite(cnp.ndarray x):
     return finite
 
 
+def label_outside(cnp.ndarray labels, long classes):
+    """The place of the first of contiguous int64 labels that is none of 0, ..., classes - 1; -1 if all are."""
+    _require(labels, INT64, labels.size, "labels")
+    cdef const int64_t *label = <const int64_t *> cnp.PyArray_DATA(labels)
+    cdef long size = labels.size, i
+    for i in range(size):
+        if <uint64_t> label[i] >= <uint64_t> classes:
+            return i
+    return -1
+
+
 cdef _require(cnp.ndarray array, dtype, Py_ssize_t size, str name, bint writeable=False):
     """The engine's own last check: an array is just what its pointer will be taken for."""
-    if (array.dtype != dtype or array.size != size or not array.flags.c_contiguous or not array.flags.aligned
-            or (writeable and not array.flags.writeable)):
+    # By NumPy's C functions: its attributes, a dozen a call, would cost `fit` several microseconds.
+    if (not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_CARRAY if writeable else cnp.NPY_ARRAY_CARRAY_RO)
+            or cnp.PyArray_SIZE(array) != size or <object> cnp.PyArray_DESCR(array) != dtype):
         raise ValueError(
             f"{name}: expected a contiguous{' writeable' if writeable else ''} array of {size} {dtype}, got "
             f"shape {(<object> array).shape}, {array.dtype}")

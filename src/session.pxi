@@ -59,8 +59,8 @@ cdef class Samples:
         _require(inputs, dtype, self.count * plan.inputs, "X")
         if targets is not None:
             if plan.labels:
-                _require(targets, np.dtype(np.int64), self.count, "y")
-                if self.count and not 0 <= targets.min() <= targets.max() < plan.outputs:
+                _require(targets, INT64, self.count, "y")
+                if label_outside(targets, plan.outputs) >= 0:
                     raise ValueError(f"y: expected labels in 0..{plan.outputs - 1}")
             else:
                 _require(targets, dtype, self.count * plan.outputs, "y")
@@ -183,16 +183,34 @@ cdef class Session:
         return 0
 
     def run(self, cnp.ndarray rates, Forward validation=None):
-        """One pass over the samples, a step a batch, and the loss of `validation` after it; without the GIL.
+        """A pass over the samples for each row of `rates`, a step a batch; without the GIL.
 
-        Returns (mean loss, validation loss or None, steps done, the loss that was not finite or None).
+        After the last one comes the loss of `validation`. Returns ([(mean loss, seconds) of each pass],
+        validation loss or None, steps done in the last pass, the loss that was not finite or None).
         """
+        cdef Training *training = &self.training
+        cdef long epochs = rates.shape[0], epoch
+        cdef double start
+        _require(rates, FLOAT64, epochs * training.steps, "rates")
+        passes = []
+        for epoch in range(epochs):
+            training.rates = <const double *> cnp.PyArray_DATA(rates) + epoch * training.steps
+            start = seconds_now()
+            self.make_pass(validation if epoch == epochs - 1 else None)
+            self.report()
+            passes.append((training.loss_sum / training.weight_sum if training.weight_sum > 0 else float("nan"),
+                           seconds_now() - start))
+            if training.outcome != FINISHED:
+                break
+            PyErr_CheckSignals()
+        failed = training.failed_loss if training.outcome == LOSS_NOT_FINITE else None
+        return passes, validation.mean_loss() if validation is not None else None, training.steps_done, failed
+
+    cdef void make_pass(self, Forward validation):
         cdef Training *training = &self.training
         cdef int64_t *order = <int64_t *> training.data.order
         cdef uint64_t epoch = self.writer.epochs
         cdef int threads = team_threads(training.plan.threads)
-        _require(rates, np.dtype(np.float64), training.steps, "rates")
-        training.rates = <const double *> cnp.PyArray_DATA(rates)
         self.reset(self.writer.steps)
         self.writer.epochs += 1
         with nogil:
@@ -206,10 +224,6 @@ cdef class Session:
             if validation is not None and training.outcome == FINISHED:
                 validation.run_without_gil()
         self.writer.steps += training.steps_done
-        self.report()
-        mean = training.loss_sum / training.weight_sum if training.weight_sum > 0 else float("nan")
-        failed = training.failed_loss if training.outcome == LOSS_NOT_FINITE else None
-        return mean, validation.mean_loss() if validation is not None else None, training.steps_done, failed
 
     def step(self, Samples samples, double rate):
         """One step on one batch. Returns (loss, whether it was finite and the step was made)."""
@@ -314,7 +328,7 @@ cdef class Session:
         cdef MeetingPoint point
         point.arrived = point.generation = point.sleeping = 0
         if norms is not None:
-            _require(norms, np.dtype(np.float64), training.data.samples, "norms", writeable=True)
+            _require(norms, FLOAT64, training.data.samples, "norms", writeable=True)
             norms_into = <double *> cnp.PyArray_DATA(<cnp.ndarray> norms)
         self.reset(0)
         try:

@@ -107,6 +107,48 @@ def test_history_of_losses(weighted, rng):
     assert all(type(number) is float for number in history["loss"])
 
 
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize(
+    "rate", [1e-2, fnn.schedules.Cosine(1e-2, 40)], ids=["constant", "schedule"]
+)
+def test_epochs_without_a_break_are_like_others(rate, dtype, rng, monkeypatch):
+    """Where nothing happens between them, the engine makes several in one call."""
+    X, y = data(rng, dtype=dtype)
+    plain, called = (nets.network([7, 11, 3], dtype=dtype) for _ in range(2))
+    options = {"epochs": 11, "batch_size": 16}
+    monkeypatch.setattr("fnn_core.training.STEPS_A_CALL", 3 * 4)  # the last call makes two epochs
+    history = plain.fit(X, y, optimizer=fnn.Adam(rate), **options)
+    other = called.fit(
+        X, y, optimizer=fnn.Adam(rate), callbacks=lambda net, history: None, **options
+    )
+    nets.assert_same_bits(plain.theta, called.theta)
+    assert list(history) == list(other) == ["loss", "seconds"]
+    assert history["loss"] == other["loss"]
+    assert len(history["seconds"]) == 11
+    assert all(0 < seconds < 10 for seconds in history["seconds"])
+
+
+def test_divergence_names_the_epoch(rng):
+    """Also of an epoch that is not the first of its call."""
+    X, y = data(rng)
+    options = {"batch_size": 25, "shuffle": False}
+    epochs = []
+    with pytest.raises(fnn.NonFiniteLossError) as caught, np.errstate(all="ignore"):
+        nets.network([7, 11, 3], "relu", dtype="float32").fit(
+            X,
+            y,
+            epochs=500,
+            optimizer=fnn.SGD(30.0),
+            callbacks=lambda *_: epochs.append(1),
+            **options,
+        )
+    net = nets.network([7, 11, 3], "relu", dtype="float32")
+    with pytest.raises(fnn.NonFiniteLossError) as again, np.errstate(all="ignore"):
+        net.fit(X, y, epochs=500, optimizer=fnn.SGD(30.0), **options)
+    assert caught.value.epoch == again.value.epoch == len(epochs) > 0
+    assert caught.value.batch == again.value.batch
+
+
 def test_fit_repeats_and_depends_on_the_seed(rng):
     X, y = data(rng)
 
