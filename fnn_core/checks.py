@@ -19,7 +19,10 @@ LABELS = np.dtype(np.int64)
 
 def as_positive_int(value: Any, name: str, most: int | None = None) -> int:
     """An int of at least 1, and at most `most`, or else 2**48."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+    # Most are plain ints; asking an abstract class takes a microsecond.
+    if type(value) is not int and (
+        isinstance(value, bool) or not isinstance(value, numbers.Integral)
+    ):
         raise TypeError(f"{name}: expected a positive int, got {value!r}")
     number = int(value)
     if not 1 <= number <= (most or LARGEST_SIZE):

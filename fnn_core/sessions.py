@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -232,11 +232,6 @@ class Sessions:
             f"inference {labels}", None, lambda: plan_inference(self._pass(INFERENCE_ROWS, labels))
         )
 
-    @contextmanager
-    def blas_held(self, compiled: _engine.CompiledPlan) -> Iterator[None]:
+    def blas_held(self, compiled: _engine.CompiledPlan) -> AbstractContextManager[None]:
         """BLAS on one thread, where the plan uses it."""
-        if compiled.uses_blas:
-            with BLAS_THREADS.held():
-                yield
-        else:
-            yield
+        return BLAS_THREADS.held() if compiled.uses_blas else nullcontext()

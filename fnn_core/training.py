@@ -113,10 +113,12 @@ def _as_callbacks(callbacks: Any) -> tuple[Callable[..., Any], ...]:
 def _rates(optimizer: Optimizer, epochs: int, steps: int) -> np.ndarray:
     """The learning rates of the next steps, a row an epoch."""
     if not callable(optimizer.lr):
-        return np.full((epochs, steps), optimizer.lr)
+        rates = np.empty((epochs, steps))
+        rates.fill(optimizer.lr)
+        return rates
     first = optimizer.steps
-    rates = [optimizer.rate(step) for step in range(first, first + epochs * steps)]
-    return np.array(rates).reshape(epochs, steps)
+    planned = [optimizer.rate(step) for step in range(first, first + epochs * steps)]
+    return np.array(planned).reshape(epochs, steps)
 
 
 def _passes(

@@ -10,7 +10,7 @@ from bench.nets import Parameters
 from bench.rivals.base import LEARNING_RATE, Rival
 
 #: Of the data that `fit` goes over: half of a small second-level cache.
-DATA_BYTES = 2**19
+DATA_BYTES = 2**18
 
 
 def pairs(owner: Any) -> Parameters:
