@@ -52,7 +52,8 @@ class Optimizer:
     Attributes
     ----------
     lr : float or callable
-        The learning rate η, or a schedule: a function of the step, counted from 0.
+        The learning rate η, or a schedule: a function of the step, counted from 0. `fit` may ask it
+        for the steps of several epochs at once.
     clip_norm : float or None
         G is scaled down to this norm where it is longer.
     """

@@ -23,14 +23,18 @@ from fnn_core.progress import EpochBar
 if TYPE_CHECKING:
     from fnn_core.network import Network
 
-#: Of several epochs that one call of the engine makes: their learning rates are set out beforehand.
+#: At most, where a call of the engine makes several epochs: their rates are set out beforehand.
 STEPS_A_CALL = 8192
+
+
+def _has_user_map(net: Network) -> bool:
+    return any(layer.kind == "bilinear" for layer in net.layers)
 
 
 def update_of(net: Network, update: str, optimizer: Optimizer) -> str:
     """What becomes of each G_k: "immediate", "deferred", or "auto": as the schedule chooses."""
     as_choice(update, "update", UPDATES)
-    if isinstance(optimizer, DPSGD) or any(layer.kind == "bilinear" for layer in net.layers):
+    if isinstance(optimizer, DPSGD) or _has_user_map(net):
         # Noise is added to a whole gradient; a user's map may raise until the last G_k is known.
         return "deferred"
     return "deferred" if update == "auto" and optimizer.clip_norm is not None else update
@@ -53,7 +57,7 @@ def fit(
     """`Network.fit` on checked data."""
     if isinstance(optimizer, DPSGD):
         without_weights(data)
-    as_positive_int(epochs, "epochs")
+    epochs = as_positive_int(epochs, "epochs")
     rows = as_batch_size(as_positive_int(batch_size, "batch_size"), data.count)
     chosen_update = update_of(net, update, optimizer)
     chosen = as_metrics(metrics)
@@ -61,9 +65,10 @@ def fit(
     called = _as_callbacks(callbacks)
     steps = steps_of(data.count, rows)
     bar = EpochBar(epochs, steps) if as_flag(progress, "progress") else None
-    # Where nothing happens between two epochs, Python need not come between them either.
-    alone = not called and not chosen and validation is None and bar is None
-    at_once = max(1, STEPS_A_CALL // steps) if alone else 1
+    # Where nothing of Python's happens between two epochs, nor in one, several are one call.
+    calls_python = isinstance(net.loss_function, Loss) or _has_user_map(net)
+    unbroken = not (called or chosen or validation or bar or calls_python)
+    at_once = max(1, STEPS_A_CALL // steps) if unbroken else 1
     outputs = np.empty((data.count, *net.output_shape), net.dtype) if chosen else None
     history = History()
     with net.sessions.writer:

@@ -152,15 +152,17 @@ def label_outside(cnp.ndarray labels, long classes):
     """The place of the first of contiguous int64 labels that is none of 0, ..., classes - 1; -1 if all are."""
     _require(labels, INT64, labels.size, "labels")
     cdef const int64_t *label = <const int64_t *> cnp.PyArray_DATA(labels)
-    cdef long size = labels.size, i
-    for i in range(size):
-        if <uint64_t> label[i] >= <uint64_t> classes:
-            return i
-    return -1
+    cdef long size = labels.size, place = 0
+    with nogil:
+        while place < size and <uint64_t> label[place] < <uint64_t> classes:
+            place += 1
+    return place if place < size else -1
 
 
 cdef _require(cnp.ndarray array, dtype, Py_ssize_t size, str name, bint writeable=False):
     """The engine's own last check: an array is just what its pointer will be taken for."""
+    if array is None:
+        raise TypeError(f"{name}: expected an array, got None")
     # By NumPy's C functions: its attributes, a dozen a call, would cost `fit` several microseconds.
     if (not cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_CARRAY if writeable else cnp.NPY_ARRAY_CARRAY_RO)
             or cnp.PyArray_SIZE(array) != size or <object> cnp.PyArray_DESCR(array) != dtype):

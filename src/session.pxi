@@ -80,7 +80,7 @@ cdef class Session:
     cdef Memory workspace
     cdef public object progress
     cdef object user_loss, error
-    cdef cnp.ndarray theta, order, rates, outputs
+    cdef cnp.ndarray theta, order, outputs
     cdef Samples samples
 
     def __init__(self, CompiledPlan compiled, cnp.ndarray theta, OptimizerState optimizer=None,
@@ -126,6 +126,7 @@ cdef class Session:
     def unload(self):
         """Let go of the samples."""
         self.samples = self.outputs = self.order = self.progress = None
+        self.training.rates = NULL
 
     def close(self):
         """Give the workspace back."""
@@ -182,14 +183,14 @@ cdef class Session:
             raise error
         return 0
 
-    def run(self, cnp.ndarray rates, Forward validation=None):
+    def run(self, cnp.ndarray rates not None, Forward validation=None):
         """A pass over the samples for each row of `rates`, a step a batch; without the GIL.
 
         After the last one comes the loss of `validation`. Returns ([(mean loss, seconds) of each pass],
         validation loss or None, steps done in the last pass, the loss that was not finite or None).
         """
         cdef Training *training = &self.training
-        cdef long epochs = rates.shape[0], epoch
+        cdef long epochs = len(rates), epoch
         cdef double start
         _require(rates, FLOAT64, epochs * training.steps, "rates")
         passes = []

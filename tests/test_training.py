@@ -107,20 +107,39 @@ def test_history_of_losses(weighted, rng):
     assert all(type(number) is float for number in history["loss"])
 
 
+@pytest.fixture
+def calls_of_engine(monkeypatch):
+    """One entry a call of the engine's training loop, which makes at most twelve steps."""
+    calls = []
+    passes = fnn.training._passes
+    monkeypatch.setattr(fnn.training, "STEPS_A_CALL", 3 * 4)
+    monkeypatch.setattr(fnn.training, "_passes", lambda *a: calls.append(1) or passes(*a))
+    return calls
+
+
 @pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize(
-    "rate", [1e-2, fnn.schedules.Cosine(1e-2, 40)], ids=["constant", "schedule"]
+    "optimizer",
+    [
+        lambda: fnn.Adam(1e-2),
+        lambda: fnn.SGD(fnn.schedules.Cosine(1e-2, 40)),
+        lambda: fnn.DPSGD(1e-2, 0.5, 1.0, seed=3),
+    ],
+    ids=["constant", "schedule", "private"],
 )
-def test_epochs_without_a_break_are_like_others(rate, dtype, rng, monkeypatch):
+def test_epochs_without_a_break_are_like_others(optimizer, n_threads, dtype, rng, calls_of_engine):
     """Where nothing happens between them, the engine makes several in one call."""
     X, y = data(rng, dtype=dtype)
-    plain, called = (nets.network([7, 11, 3], dtype=dtype) for _ in range(2))
-    options = {"epochs": 11, "batch_size": 16}
-    monkeypatch.setattr("fnn_core.training.STEPS_A_CALL", 3 * 4)  # the last call makes two epochs
-    history = plain.fit(X, y, optimizer=fnn.Adam(rate), **options)
-    other = called.fit(
-        X, y, optimizer=fnn.Adam(rate), callbacks=lambda net, history: None, **options
-    )
+    layers = [fnn.Dense(11, "tanh"), fnn.Dropout(0.3), fnn.Dense(3)]
+    settings = {"input_shape": 7, "loss": "squared_error", "dtype": dtype, "n_threads": n_threads}
+    plain, called = (fnn.Network(layers, **settings) for _ in range(2))
+    epochs, options = np.uint8(11), {"batch_size": 16}
+    history = plain.fit(X, y, epochs=epochs, optimizer=optimizer(), **options)
+    assert len(calls_of_engine) == 4
+    watch = {"callbacks": lambda net, history: None}
+    other = called.fit(X, y, epochs=epochs, optimizer=optimizer(), **watch, **options)
+    assert len(calls_of_engine) == 4 + 11
     nets.assert_same_bits(plain.theta, called.theta)
     assert list(history) == list(other) == ["loss", "seconds"]
     assert history["loss"] == other["loss"]
@@ -128,25 +147,56 @@ def test_epochs_without_a_break_are_like_others(rate, dtype, rng, monkeypatch):
     assert all(0 < seconds < 10 for seconds in history["seconds"])
 
 
-def test_divergence_names_the_epoch(rng):
+@pytest.mark.parametrize("watch", ["callbacks", "metrics", "validation_data", "progress", "loss"])
+def test_python_comes_between_epochs_where_it_is_wanted(watch, rng, calls_of_engine):
+    X, y = data(rng)
+    own = fnn.Loss(lambda y, t: ((t - y) ** 2).sum(axis=1), lambda y, t: 2 * (t - y))
+    net = nets.network([7, 11, 3], loss=own if watch == "loss" else "squared_error")
+    wanted = {
+        "callbacks": {"callbacks": [lambda net, history: None]},
+        "metrics": {"metrics": ["r2"]},
+        "validation_data": {"validation_data": (X, y)},
+        "progress": {"progress": True},
+        "loss": {},
+    }
+    net.fit(X, y, epochs=5, batch_size=16, **wanted[watch])
+    assert len(calls_of_engine) == 5
+
+
+def test_divergence_names_the_epoch(rng, calls_of_engine):
     """Also of an epoch that is not the first of its call."""
     X, y = data(rng)
-    options = {"batch_size": 25, "shuffle": False}
+    options = {"epochs": 500, "batch_size": 16, "shuffle": False}
     epochs = []
-    with pytest.raises(fnn.NonFiniteLossError) as caught, np.errstate(all="ignore"):
-        nets.network([7, 11, 3], "relu", dtype="float32").fit(
-            X,
-            y,
-            epochs=500,
-            optimizer=fnn.SGD(30.0),
-            callbacks=lambda *_: epochs.append(1),
-            **options,
-        )
-    net = nets.network([7, 11, 3], "relu", dtype="float32")
-    with pytest.raises(fnn.NonFiniteLossError) as again, np.errstate(all="ignore"):
-        net.fit(X, y, epochs=500, optimizer=fnn.SGD(30.0), **options)
-    assert caught.value.epoch == again.value.epoch == len(epochs) > 0
-    assert caught.value.batch == again.value.batch
+    for callbacks in ([], [lambda *_: epochs.append(1)]):
+        net = nets.network([7, 11, 3], "relu", dtype="float32")
+        with pytest.raises(fnn.NonFiniteLossError) as caught, np.errstate(all="ignore"):
+            net.fit(X, y, optimizer=fnn.SGD(0.3), callbacks=callbacks, **options)
+        if not callbacks:
+            first, steps = caught.value, net.sessions.writer.steps
+    assert first.epoch == caught.value.epoch == len(epochs)
+    assert first.epoch % 3 != 0, "the first of its call"
+    assert first.batch == caught.value.batch
+    assert steps == net.sessions.writer.steps == 4 * first.epoch + first.batch
+
+
+def test_a_batch_without_weight_in_a_later_epoch(rng, calls_of_engine):
+    """It ends the training there: the steps before it stand."""
+    X, y = data(rng)
+    s = np.repeat([1.0, 0.0], 25)  # a last batch of two has no weight, now and then
+    whole, stepwise = (nets.network([7, 11, 3], seed=1) for _ in range(2))
+    options = {"batch_size": 16, "sample_weight": s}
+    with pytest.raises(ValueError, match="batch 3 sum to zero"):
+        whole.fit(X, y, epochs=1000, optimizer=fnn.SGD(0.01), **options)
+    epochs, batch = divmod(whole.sessions.writer.steps, 4)
+    assert (epochs % 3 != 0, batch) == (True, 3)
+    optimizer = fnn.SGD(0.01)
+    for _ in range(epochs):
+        stepwise.fit(X, y, optimizer=optimizer, **options)
+    with pytest.raises(ValueError, match="batch 3 sum to zero"):
+        stepwise.fit(X, y, optimizer=optimizer, **options)
+    nets.assert_same_bits(whole.theta, stepwise.theta)
+    assert whole.sessions.writer.steps == stepwise.sessions.writer.steps
 
 
 def test_fit_repeats_and_depends_on_the_seed(rng):
