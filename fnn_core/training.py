@@ -85,7 +85,9 @@ def fit(
         try:
             for first in range(0, epochs, at_once):
                 rates = _rates(optimizer, min(at_once, epochs - first), steps)
-                numbers = _passes(net, session, first, rates, history, validation)
+                *before, numbers = _passes(net, session, first, rates, validation)
+                for each in before:
+                    history.append(each)
                 if outputs is not None:
                     numbers |= {name: float(f(data.targets, outputs)) for name, f in chosen.items()}
                 if validation is not None:
@@ -131,23 +133,19 @@ def _passes(
     session: _engine.Session,
     epoch: int,
     rates: np.ndarray,
-    history: History,
     validation: _Validation | None,
-) -> dict[str, float]:
-    """Passes over the data, from that epoch on, in one call of the engine: the last one's numbers.
+) -> list[dict[str, float]]:
+    """Passes over the data, from that epoch on, in one call of the engine: the numbers of each.
 
-    Those of the others go to the history.
+    With validation data there is one.
     """
     forward = validation.forward if validation is not None else None
     with net.sessions.blas_held(session.compiled):
         passes, validation_loss, done, failed = session.run(rates, forward)
     if failed is not None:
         raise NonFiniteLossError(epoch + len(passes) - 1, done, failed)
-    for loss, seconds in passes[:-1]:
-        history.append({"loss": loss, "seconds": seconds})
-    loss, seconds = passes[-1]
     validated = {} if validation_loss is None else {"val_loss": validation_loss}
-    return {"loss": loss, **validated, "seconds": seconds}
+    return [{"loss": loss, **validated, "seconds": seconds} for loss, seconds in passes]
 
 
 class _Validation:

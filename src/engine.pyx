@@ -148,15 +148,21 @@ def all_finite(cnp.ndarray x):
     return finite
 
 
+cdef long place_outside(const int64_t *labels, long count, long classes) noexcept nogil:
+    cdef long place = 0
+    while place < count and <uint64_t> labels[place] < <uint64_t> classes:
+        place += 1
+    return place if place < count else -1
+
+
 def label_outside(cnp.ndarray labels, long classes):
     """The place of the first of contiguous int64 labels that is none of 0, ..., classes - 1; -1 if all are."""
     _require(labels, INT64, labels.size, "labels")
-    cdef const int64_t *label = <const int64_t *> cnp.PyArray_DATA(labels)
-    cdef long size = labels.size, place = 0
+    cdef const int64_t *data = <const int64_t *> cnp.PyArray_DATA(labels)
+    cdef long count = labels.size, place
     with nogil:
-        while place < size and <uint64_t> label[place] < <uint64_t> classes:
-            place += 1
-    return place if place < size else -1
+        place = place_outside(data, count, classes)
+    return place
 
 
 cdef _require(cnp.ndarray array, dtype, Py_ssize_t size, str name, bint writeable=False):

@@ -208,6 +208,7 @@ cdef class Session:
         return passes, validation.mean_loss() if validation is not None else None, training.steps_done, failed
 
     cdef void make_pass(self, Forward validation):
+        """One epoch: its order is drawn, its steps are made and counted."""
         cdef Training *training = &self.training
         cdef int64_t *order = <int64_t *> training.data.order
         cdef uint64_t epoch = self.writer.epochs
@@ -257,8 +258,7 @@ cdef class Session:
         cdef Training *training = &self.training
         cdef const Plan *plan = training.plan
         cdef const Kernels *kernels = plan.kernels
-        cdef long rows, i
-        cdef const int64_t *labels
+        cdef long rows
         if self.compiled.uses_blas or self.writer.busy or type(X) is not cnp.ndarray:
             return None
         if not has_shape(<cnp.ndarray> X, self.compiled.input_shape):
@@ -271,10 +271,8 @@ cdef class Session:
         if plan.labels:
             if not is_batch(y, cnp.NPY_INT64, rows, 1) or cnp.PyArray_NDIM(<cnp.ndarray> y) != 1:
                 return None
-            labels = <const int64_t *> cnp.PyArray_DATA(<cnp.ndarray> y)
-            for i in range(rows):
-                if labels[i] < 0 or labels[i] >= plan.outputs:
-                    return None
+            if place_outside(<const int64_t *> cnp.PyArray_DATA(<cnp.ndarray> y), rows, plan.outputs) >= 0:
+                return None
         elif (not self.compiled.any_target or not is_batch(y, self.compiled.type_number, rows, plan.outputs)
                 or not (has_shape(<cnp.ndarray> y, self.compiled.output_shape)
                         or (plan.outputs == 1 and cnp.PyArray_NDIM(<cnp.ndarray> y) == 1))

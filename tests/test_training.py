@@ -144,7 +144,7 @@ def test_epochs_without_a_break_are_like_others(optimizer, n_threads, dtype, rng
     assert list(history) == list(other) == ["loss", "seconds"]
     assert history["loss"] == other["loss"]
     assert len(history["seconds"]) == 11
-    assert all(0 < seconds < 10 for seconds in history["seconds"])
+    assert all(seconds > 0 for seconds in history["seconds"])
 
 
 @pytest.mark.parametrize("watch", ["callbacks", "metrics", "validation_data", "progress", "loss"])
