@@ -176,6 +176,21 @@ def test_underflow_is_gradual(name, dtype):
 
 
 @each_dtype
+def test_exponential_below_zero(dtype, rng):
+    """As exact as the other one, but where it is too small for a normal number."""
+    name, tiny = "exponential_below_zero", np.finfo(dtype).tiny
+    x = -np.abs(arguments("exponential", dtype, SAMPLES, rng))
+    x = x[~np.isnan(x)]
+    y = vector_function(name, x)
+    exact = np.exp(x.astype(WIDER[dtype]))
+    normal = exact >= tiny
+    assert np.all((y[~normal] >= 0) & (y[~normal] <= tiny))
+    np.testing.assert_array_equal(apply(name, -np.inf, 0, np.nan, dtype=dtype), [0, 1, np.nan])
+    if np.finfo(exact.dtype).nmant >= np.finfo(dtype).nmant + 10:
+        assert_close(name, x[normal], y[normal], exact[normal])
+
+
+@each_dtype
 def test_tanh_of_a_tiny_number_is_that_number(dtype):
     info = np.finfo(dtype)
     x = np.array([0, info.smallest_subnormal, info.tiny, info.eps / 16], dtype)
