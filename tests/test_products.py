@@ -15,7 +15,7 @@ GEMMS = ["native", "blas"]
 # On both sides of all that the kernels cut by, for vectors of 16 to 64 bytes: runs of a reduction,
 # groups of panels, tiles and blocks of rows; and strides that fall into few cache sets.
 LENGTHS = [1, 5, 127, 128, 129, 170, 171, 255, 256, 257, 259, 511, 512, 515, 1024]
-COLUMNS = [*range(1, 6), 7, 8, 9, 15, 16, 17, 18, 19, 24, 33, 36, 48, 49, 52, 63, 64, 65, 100]
+COLUMNS = [*range(1, 6), 7, 8, 9, 10, 15, 16, 17, 18, 19, 24, 33, 36, 48, 49, 52, 63, 64, 65, 100]
 COLUMNS += [127, 128, 129, 195, 200, 256]
 ROWS = [1, 4, 5, 6, 11, 12, 13, 23, 24, 48, 49, 64, 65, 255, 256, 257, 300]
 
