@@ -8,7 +8,7 @@ from libc.stddef cimport size_t
 
 from kernels cimport (
     AS_IT_IS, FINISHES_BOTH, FINISHES_NOTHING, KEEP_OUTPUT, KEEP_OUTPUT_AND_SLOPE, KEEP_PREACTIVATION,
-    Block, Draw, Epilogue, Layer, finish_pull_back, finish_value, finish_value_and_slope,
+    RELU_PULL_BACK, Block, Draw, Epilogue, Layer, finish_pull_back, finish_value, finish_value_and_slope,
 )
 from plan cimport Plan
 
@@ -133,7 +133,10 @@ cdef inline void pull_back(const Plan *plan, const Batch *batch, const Layer *la
     cdef size_t offset = (first_row * d + first) * real_bytes
     cdef char *kept = batch.workspace + layer.kept + offset
     cdef char *delta = batch.workspace + layer.signal + offset
-    if layer.memory == KEEP_OUTPUT_AND_SLOPE:
+    if layer.memory == KEEP_OUTPUT_AND_SLOPE and layer.activation.pull_back_finish == RELU_PULL_BACK:
+        # u or nothing, as from F: its slope is positive where F is.
+        layer.activation.pull_back(rows, count, delta, d, u, count, delta, d)
+    elif layer.memory == KEEP_OUTPUT_AND_SLOPE:
         plan.kernels.multiply(rows, count, u, count, delta, d)
     elif layer.memory == KEEP_PREACTIVATION and layer.activation.reusable:
         if output == NULL:

@@ -176,7 +176,7 @@ def test_layers_of_middling_width(n, activation, dtype, rng):
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
-@pytest.mark.parametrize("few", [1, 2, 5, 9, 11, 12, 16])
+@pytest.mark.parametrize("few", [1, 2, 5, 9, 10, 11, 12, 16])
 def test_between_few_inputs_and_few_outputs(few, activation, dtype, rng):
     """Products too short for tiles finish their part of C as they do.
 

@@ -47,6 +47,20 @@ def test_modes_of_the_other_activations_agree(activation, dtype):
         nets.assert_close(other[2], theta, dtype, 1000)
 
 
+@pytest.mark.parametrize("mode", nets.MODES)
+@pytest.mark.parametrize("n", [1, 30, 300])
+@pytest.mark.parametrize("units", [1, 3, 40])
+def test_a_dead_unit_is_sent_nothing_however_large(units, n, mode):
+    net = nets.network([2, units, 20, 1], "relu", memory=mode, dtype="float32")
+    net.weights[0][...] = -1
+    net.weights[1][...] = 1e38
+    X, y = np.ones((n, 2), "f"), np.full((n, 1), 1e5, "f")
+    net.biases[1][...] = 1  # all of the second layer's units live, and send 1e38 and more back
+    _, gradients = net.gradients(X, y)
+    assert np.all(np.isfinite(gradients.theta))
+    nets.assert_same_bits(gradients.weights[0], np.zeros((units, 2), "f"))
+
+
 def updates(optimizer, mode, dtype):
     return [
         trained("relu", "squared_error", mode, update, dtype, fnn.optimizers.REGISTRY[optimizer]())
