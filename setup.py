@@ -1,9 +1,10 @@
-"""The extension: its sources, and whether this compiler has OpenMP."""
+"""The extension: its sources, compiled side by side, and whether this compiler has OpenMP."""
 
 import os
 import platform
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy
@@ -40,8 +41,8 @@ n += omp_get_thread_num() >= 0; return n == 0; }
 """
 
 
-class BuildWithOpenMP(build_ext):
-    """Adds the flags for OpenMP that the real compiler takes, if it takes any."""
+class BuildEngine(build_ext):
+    """Adds the flags for OpenMP that the real compiler takes, if any, and compiles side by side."""
 
     def build_extensions(self):
         flags = self.find_openmp()
@@ -53,7 +54,19 @@ class BuildWithOpenMP(build_ext):
         for extension in self.extensions:
             extension.extra_compile_args += compile_flags
             extension.extra_link_args += link_flags
+        self.compile_side_by_side()
         super().build_extensions()
+
+    def compile_side_by_side(self):
+        """Sources are compiled on all processors: setuptools does so only with whole extensions."""
+        compile_in_turn = self.compiler.compile
+
+        def compile_all(sources, *args, **options):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = pool.map(lambda one: compile_in_turn([one], *args, **options), sources)
+                return [name for names in objects for name in names]
+
+        self.compiler.compile = compile_all
 
     def find_openmp(self):
         """The first (compile, link) flags that build a program with OpenMP."""
@@ -100,5 +113,5 @@ setup(
             "initializedcheck": False,
         },
     ),
-    cmdclass={"build_ext": BuildWithOpenMP},
+    cmdclass={"build_ext": BuildEngine},
 )
