@@ -41,8 +41,13 @@ def __getattr__(name: str) -> Activation:
 
 
 def as_activation(activation: Any) -> Activation:
-    """The activation of that name; an `Activation` is returned as it is."""
+    """The activation of that name; one of the registry is returned as it is."""
     if isinstance(activation, Activation):
+        if REGISTRY.get(activation.name) != activation:
+            raise ValueError(
+                f"activation: expected one of {', '.join(REGISTRY)}, got {activation!r}, which "
+                "the kernels do not have"
+            )
         return activation
     if not isinstance(activation, str):
         raise TypeError(

@@ -63,7 +63,7 @@ class EarlyStopping:
     patience : int
         Epochs without improvement before it stops.
     min_delta : float
-        What counts as an improvement.
+        What counts as an improvement. A number that is not finite is none.
     mode : {"auto", "min", "max"}
         Which way is better; "auto": down for losses and errors, up for the rest.
     restore_best : bool
@@ -107,7 +107,7 @@ class EarlyStopping:
             self.mode == "auto" and ("loss" in self.monitor or "error" in self.monitor)
         )
         number = history[self.monitor][-1] * (1 if down else -1)
-        if number < self.best - self.min_delta or self.best_epoch < 0:
+        if number < self.best - self.min_delta:  # never so of what is not a number
             self.best, self.best_epoch = number, history.epochs - 1
             if self.restore_best:
                 self._theta = net.theta.copy()

@@ -129,7 +129,12 @@ REGISTRY: dict[str, NamedLoss] = {
 
 
 def as_loss(loss: Any) -> NamedLoss | Loss:
-    """The loss of that name; a `Loss` is returned as it is."""
+    """The loss of that name; a `Loss`, or one of the registry, is returned as it is."""
+    if isinstance(loss, NamedLoss) and REGISTRY.get(loss.name) != loss:
+        raise ValueError(
+            f"loss: expected one of {', '.join(REGISTRY)}, got {loss!r}, which the kernels do not "
+            "have"
+        )
     if isinstance(loss, Loss | NamedLoss):
         return loss
     if not isinstance(loss, str):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -10,20 +10,12 @@ import numpy as np
 
 from fnn_core import _engine, storage, training
 from fnn_core.callbacks import History
-from fnn_core.checks import (
-    LARGEST_SIZE,
-    as_choice,
-    as_inputs,
-    as_positive_int,
-    as_seed,
-    as_sequence,
-    as_shape,
-)
+from fnn_core.checks import as_choice, as_inputs, as_positive_int, as_seed, as_shape
 from fnn_core.costs import SCHEDULES
 from fnn_core.cutting import GEMMS
 from fnn_core.data import as_data
 from fnn_core.derivatives import Differentiable
-from fnn_core.layers import Connection, Layer
+from fnn_core.layers import Layer, as_layers, connect
 from fnn_core.losses import Loss, as_loss
 from fnn_core.optimizers import Optimizer, as_optimizer
 from fnn_core.parallelism import MOST_THREADS, available_threads
@@ -45,7 +37,7 @@ class Network(Differentiable):
     loss : str or Loss
         A name of `fnn_core.losses`, or a loss of your own.
     dtype : {"float32", "float64"}
-    memory : {"auto", "recompute", "store", "reuse"}
+    memory : {"auto", "recompute", "store", "reuse", "checkpoint"}
         What the forward pass keeps for the backward pass (Remark 8 i): a; σ(a) and σ'(a); or σ(a).
         "auto": "reuse" for layers whose activation allows it, "recompute" for the others. Can be
         set later.
@@ -107,11 +99,11 @@ class Network(Differentiable):
         gemm: str = "auto",
         schedule: str = "auto",
     ) -> None:
-        self.layers = _as_layers(layers)
+        self.layers = as_layers(layers)
         self.input_shape = as_shape(input_shape, "input_shape")
         self.loss_function = as_loss(loss)
         self.dtype = np.dtype(as_choice(_name_of_dtype(dtype), "dtype", DTYPES))
-        self.connections = _connect(self.layers, self.input_shape)
+        self.connections = connect(self.layers, self.input_shape)
         self.output_shape = self.connections[-1].output_shape
         self.n_parameters = sum(connection.n_parameters for connection in self.connections)
         self.seed = as_seed(seed)
@@ -393,8 +385,9 @@ class Network(Differentiable):
             optimizer_bytes=sum(state.bytes for state in states),
             workspace_bytes=planned.workspace_bytes,
             buffers=(parameters, *states, *planned.buffers),
-            title=f"memory = {self.memory!r}, batch of {batch_size}, {chosen.name}, "
-            f"update = {update!r}, schedule = {planned.schedule!r}",
+            title=f"memory = {self.memory!r}, batch of {batch_size}, "
+            f"{type(chosen).__name__.lower()}, update = {update!r}, "
+            f"schedule = {planned.schedule!r}",
             schedule=planned.schedule,
         )
 
@@ -456,35 +449,6 @@ class Network(Differentiable):
         return (
             f"Network([{layers}], input_shape={self.input_shape}, loss={self.loss_function.name!r})"
         )
-
-
-def _as_layers(layers: Any) -> tuple[Layer, ...]:
-    if isinstance(layers, Layer):
-        raise TypeError("layers: expected a sequence of layers, got one layer")
-    described = as_sequence(layers, "layers")
-    if not described:
-        raise ValueError("layers: expected at least one layer, got none")
-    for place, layer in enumerate(described):
-        if not isinstance(layer, Layer):
-            raise TypeError(f"layers[{place}]: expected a layer, got {layer!r}")
-    return described
-
-
-def _connect(layers: Sequence[Layer], input_shape: tuple[int, ...]) -> tuple[Connection, ...]:
-    """Put each layer at its place: its input shape, and its run of theta."""
-    connections: list[Connection] = []
-    shape, offset = input_shape, 0
-    for index, layer in enumerate(layers):
-        try:
-            connection = replace(layer.connect(shape), offset=offset, index=index)
-        except ValueError as error:
-            raise ValueError(f"layers[{index}]: {error}") from None
-        connections.append(connection)
-        shape, offset = connection.output_shape, offset + connection.n_parameters
-        for what, size in (("parameters", offset), ("outputs", connection.outputs)):
-            if size > LARGEST_SIZE:
-                raise ValueError(f"layers[{index}]: {size:,} {what} are more than 2**48")
-    return tuple(connections)
 
 
 def _name_of_dtype(dtype: Any) -> Any:

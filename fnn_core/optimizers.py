@@ -6,7 +6,7 @@ An optimizer belongs to the first net that uses it and goes on where it stopped 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -81,18 +81,29 @@ class Optimizer:
             return
         before = getattr(self, name, None)
         super().__setattr__(name, self.checks[name].check(value, name))
-        if self._state is None:
-            return
-        if self.state_slots != tuple(array is not None for array in self._state.arrays):
+        try:
+            self._check_together()
+            if self._state is not None and self.state_slots != self._slots_made(self._state):
+                raise ValueError(
+                    f"{name} = {value!r}: expected to be set before the first step, which made "
+                    "the state"
+                )
+        except ValueError:
             super().__setattr__(name, before)
-            raise ValueError(
-                f"{name} = {value!r}: expected to be set before the first step, which made the "
-                "state"
-            )
-        self._configure(self._state)
+            raise
+        if self._state is not None:
+            self._configure(self._state)
+
+    def _check_together(self) -> None:
+        """Raises ValueError where settings that are each in their range do not fit each other."""
+
+    @staticmethod
+    def _slots_made(state: _engine.OptimizerState) -> tuple[bool, ...]:
+        return tuple(array is not None for array in state.arrays)
 
     @property
     def steps(self) -> int:
+        """How many steps it has made."""
         return 0 if self._state is None else self._state.step
 
     @property
@@ -118,26 +129,26 @@ class Optimizer:
         """What the state starts from."""
         return 0.0
 
-    def _bind(
-        self, net_token: object, dtype: np.dtype, n_parameters: int
-    ) -> _engine.OptimizerState:
-        """The state for a net, made at the first call; the optimizer is that net's from then on."""
-        if self._net_token is None:
-            arrays = [
-                np.full(n_parameters, self._initial(), dtype) if used else None
-                for used in self.state_slots
-            ]
-            state = _engine.OptimizerState(self.name, dtype, n_parameters, arrays)
-            self._configure(state)
-            self._state = state
-            self._net_token = net_token
-        elif self._net_token is not net_token:
+    def state_of(self, net_token: object) -> _engine.OptimizerState | None:
+        """The state that it has for a net; None where it is free."""
+        if self._net_token not in (None, net_token):
             raise ValueError(
                 "optimizer: it holds the state of another net; make one for each, or copy it "
                 "with optimizer.fresh()"
             )
-        assert self._state is not None
         return self._state
+
+    def bind(self, net_token: object, dtype: np.dtype, n_parameters: int) -> _engine.OptimizerState:
+        """Make the state for a net; the optimizer is that net's from then on."""
+        arrays = [
+            np.full(n_parameters, self._initial(), dtype) if used else None
+            for used in self.state_slots
+        ]
+        state = _engine.OptimizerState(self.name, dtype, n_parameters, arrays)
+        self._configure(state)
+        self._state = state
+        self._net_token = net_token
+        return state
 
     def _configure(self, state: _engine.OptimizerState) -> None:
         state.configure(
@@ -186,6 +197,8 @@ class SGD(Optimizer):
         "nesterov": Setting(as_flag, "nesterov"),
         "weight_decay": Setting(_non_negative, "weight_decay"),
     }
+    momentum: float = 0.0
+    nesterov: bool = False
 
     def __init__(
         self,
@@ -199,6 +212,8 @@ class SGD(Optimizer):
         self.momentum = momentum
         self.nesterov = nesterov
         self.weight_decay = weight_decay
+
+    def _check_together(self) -> None:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov = True: expected a momentum above 0, got 0")
 
@@ -213,7 +228,7 @@ class Adam(Optimizer):
     Parameters
     ----------
     lr : float or callable
-    betas : tuple of two floats
+    betas : sequence of two floats
         Decay of the two means, each in [0, 1).
     eps : float
     weight_decay : float
@@ -238,23 +253,28 @@ class Adam(Optimizer):
     def __init__(
         self,
         lr: Rate = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
     ) -> None:
         super().__init__(lr, clip_norm)
-        if not isinstance(betas, tuple | list) or len(betas) != 2:
-            raise TypeError(f"betas: expected two numbers in [0, 1), got {betas!r}")
-        self.beta1, self.beta2 = (
-            _share(beta, f"betas[{place}]") for place, beta in enumerate(betas)
-        )
+        self.betas = betas
         self.eps = eps
         self.weight_decay = weight_decay
 
     @property
     def betas(self) -> tuple[float, float]:
+        """Decay of the two means."""
         return self.beta1, self.beta2
+
+    @betas.setter
+    def betas(self, betas: Sequence[float]) -> None:
+        if not isinstance(betas, tuple | list) or len(betas) != 2:
+            raise TypeError(f"betas: expected two numbers in [0, 1), got {betas!r}")
+        self.beta1, self.beta2 = [
+            _share(beta, f"betas[{place}]") for place, beta in enumerate(betas)
+        ]
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()
@@ -277,7 +297,7 @@ class AdamW(Adam):
     def __init__(
         self,
         lr: Rate = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: Sequence[float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         clip_norm: float | None = None,

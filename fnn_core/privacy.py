@@ -12,6 +12,13 @@ from fnn_core.data import Data
 from fnn_core.optimizers import Optimizer, Rate, Setting
 
 
+def _no_norm(value: Any, name: str) -> None:
+    if value is not None:
+        raise ValueError(
+            f"{name} = {value!r}: expected None with DPSGD, which clips to max_grad_norm"
+        )
+
+
 class DPSGD(Optimizer):
     """Differentially private gradient descent (Abadi and others, 2016).
 
@@ -39,6 +46,7 @@ class DPSGD(Optimizer):
 
     name = "sgd"
     checks: ClassVar = Optimizer.checks | {
+        "clip_norm": Setting(_no_norm, None),
         "noise_multiplier": Setting(partial(as_number, at_least=0.0), None),
         "max_grad_norm": Setting(partial(as_number, above=0.0), None),
     }
@@ -51,10 +59,18 @@ class DPSGD(Optimizer):
         super().__init__(lr, None)
         self.noise_multiplier = noise_multiplier
         self.max_grad_norm = max_grad_norm
-        #: As it was given: a copy of an optimizer without a seed draws noise of its own.
         self.seed = seed
+
+    @property
+    def seed(self) -> int | None:
+        """As it was given: a copy of an optimizer without a seed draws noise of its own."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: int | None) -> None:
         #: What the engine draws the noise from.
         self.noise_seed = int(as_seed(seed).generate_state(1, np.uint64)[0])
+        self._seed = seed
 
     def settings(self) -> dict[str, Any]:
         settings = super().settings()

@@ -50,7 +50,7 @@ class Sessions:
         #: Held by whoever changes the parameters; counts steps and epochs.
         self.writer = _engine.Writer()
         self._plans: dict[str, tuple[Any, _engine.CompiledPlan]] = {}
-        self._training: tuple[Any, _engine.Session] | None = None
+        self._training: tuple[Any, _engine.OptimizerState, _engine.Session] | None = None
         self._stepping: tuple[Optimizer, float | None, _engine.Session] | None = None
 
     def _pass(self, rows: int, labels: bool) -> Pass:
@@ -103,22 +103,24 @@ class Sessions:
     ) -> _engine.Session:
         """A session that makes steps of at most `rows` samples. Hold `writer` around its use."""
         net = self._net
-        state = optimizer._bind(net.identity, net.dtype, net.n_parameters)
         key = (
             labels,
             update,
             net.n_threads,
             optimizer.clip_norm,
             tuple(_private_settings(optimizer).values()),
-            id(state),
         )
         kept = self._training
-        if kept is not None and kept[0] == key and kept[1].rows >= rows:
-            kept[1].progress = progress
-            return kept[1]
+        state = optimizer.state_of(net.identity)
+        if kept is not None and kept[:2] == (key, state) and kept[2].rows >= rows:
+            kept[2].progress = progress
+            return kept[2]
+        # What cannot be planned leaves the optimizer free for another net.
+        planned = self.training_plan(rows, labels, update, optimizer)
+        if state is None:
+            state = optimizer.bind(net.identity, net.dtype, net.n_parameters)
         self.forget_training()
         loss = net.loss_function
-        planned = self.training_plan(rows, labels, update, optimizer)
         session = _engine.Session(
             _engine.CompiledPlan(planned),
             net.theta,
@@ -132,7 +134,7 @@ class Sessions:
             user_loss=loss.evaluate if isinstance(loss, Loss) else None,
             progress=progress,
         )
-        self._training = (key, session)
+        self._training = (key, state, session)
         return session
 
     def forget_training(self) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
-from fnn_core.layers import REGISTRY, Layer
+from fnn_core.layers import REGISTRY, Layer, connect
 from fnn_core.losses import Loss
 from fnn_core.maps import BilinearMap
 
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from fnn_core.network import Network
 
 FORMAT = "fnn_core 1"
+
+#: What comes of a description that none of `save`'s is.
+DAMAGES = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+
+
+def _as_path(path: Any) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise TypeError(f"path: expected a str or path-like, got {path!r}") from None
 
 
 def _describe(layer: Layer, index: int) -> dict[str, Any]:
@@ -59,17 +70,21 @@ def save(net: Network, path: Any) -> None:
             tensors[f"layers.{index}.weight"] = np.ascontiguousarray(weight)
         if bias is not None:
             tensors[f"layers.{index}.bias"] = bias
-    target = Path(path)
+    target = _as_path(path).resolve()  # of a link, the file that it points to
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"path = {str(path)!r}: there is no folder {str(target.parent)!r}")
     content = to_bytes(tensors, {"format": FORMAT, "network": json.dumps(description)})
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        if target.exists():
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -88,6 +103,8 @@ def load(path: Any) -> Network:
     Raises
     ------
     FileNotFoundError
+    TypeError
+        Where `path` is none.
     ValueError
         Where the file is not one of fnn_core's, or not whole.
 
@@ -99,25 +116,26 @@ def load(path: Any) -> Network:
     >>> fnn.load(path).weights[0].shape
     (3, 2)
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"path = {str(path)!r}: there is no such file")
+    place = f"path = {str(path)!r}"
+    if not _as_path(path).is_file():
+        raise FileNotFoundError(f"{place}: there is no such file")
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"path = {str(path)!r}: not a whole safetensors file ({error})") from None
+            # Of a file of others nothing more is read.
+            names = file.keys() if metadata.get("format") == FORMAT else ()
+            tensors = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, TypeError) as error:  # TypeError: of a dtype that NumPy has not
+        raise ValueError(f"{place}: not a whole safetensors file ({error})") from None
     if metadata.get("format") != FORMAT:
-        raise ValueError(
-            f"path = {str(path)!r}: expected the format {FORMAT!r}, got {metadata.get('format')!r}"
-        )
+        raise ValueError(f"{place}: expected the format {FORMAT!r}, got {metadata.get('format')!r}")
     try:
         return _restore(json.loads(metadata["network"]), tensors)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"path = {str(path)!r}: its description is damaged ({error})") from None
+    except DAMAGES as error:
+        raise ValueError(f"{place}: its description is damaged ({error})") from None
 
 
-def _restore(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Network:
+def _restore(description: Any, tensors: dict[str, np.ndarray]) -> Network:
     from fnn_core.network import Network
 
     counts = {name: int(description.pop(name)) for name in ("steps_begun", "epochs_begun")}
@@ -128,6 +146,10 @@ def _restore(description: dict[str, Any], tensors: dict[str, np.ndarray]) -> Net
         for settings in description.pop("layers")
     ]
     input_shape = tuple(description.pop("input_shape"))
+    described = sum(place.n_parameters for place in connect(layers, input_shape))
+    held = sum(tensor.size for tensor in tensors.values())
+    if described != held:  # before as much is allocated
+        raise ValueError(f"{described} parameters are described, {held} are there")
     net = Network(layers, input_shape=input_shape, **description)
     for index, (weight, bias) in enumerate(zip(net.weights, net.biases, strict=True)):
         for name, view in (("weight", weight), ("bias", bias)):

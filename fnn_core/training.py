@@ -64,6 +64,8 @@ def fit(
     validation = _Validation(net, validation_data, chosen) if validation_data is not None else None
     called = _as_callbacks(callbacks)
     steps = steps_of(data.count, rows)
+    # A private step draws its batch, and needs room for which samples it drew.
+    shuffled = as_flag(shuffle, "shuffle") or isinstance(optimizer, DPSGD)
     bar = EpochBar(epochs, steps) if as_flag(progress, "progress") else None
     # Where nothing of Python's happens between two epochs, nor in one, several are one call.
     calls_python = isinstance(net.loss_function, Loss) or _has_user_map(net)
@@ -77,8 +79,7 @@ def fit(
         session.load(
             _engine.Samples(session.compiled, data.inputs, data.targets, data.weights),
             rows,
-            # A private step draws its batch, and needs room for which samples it drew.
-            shuffled=as_flag(shuffle, "shuffle") or isinstance(optimizer, DPSGD),
+            shuffled=shuffled,
             outputs=outputs,
         )
         hooks.call(called, "begin")

@@ -2,6 +2,7 @@
 
 from fnn_core.layers.base import Connection, Layer
 from fnn_core.layers.bilinear import Bilinear
+from fnn_core.layers.chain import as_layers, connect
 from fnn_core.layers.convolution import Conv, ConvTranspose
 from fnn_core.layers.dense import Dense
 from fnn_core.layers.dropout import Dropout
@@ -26,4 +27,6 @@ __all__ = [
     "GlobalAvgPool",
     "Layer",
     "MaxPool",
+    "as_layers",
+    "connect",
 ]
