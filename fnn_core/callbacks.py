@@ -95,7 +95,7 @@ class EarlyStopping:
 
     def begin(self) -> None:
         """Forget what an earlier `fit` has seen."""
-        self.best = math.inf
+        self.best = math.nan
         self.best_epoch = -1
         self._theta: np.ndarray | None = None
 
@@ -106,8 +106,9 @@ class EarlyStopping:
         down = self.mode == "min" or (
             self.mode == "auto" and ("loss" in self.monitor or "error" in self.monitor)
         )
-        number = history[self.monitor][-1] * (1 if down else -1)
-        if number < self.best - self.min_delta:  # never so of what is not a number
+        number = history[self.monitor][-1]
+        gain = self.best - number if down else number - self.best
+        if math.isfinite(number) and (self.best_epoch < 0 or gain > self.min_delta):
             self.best, self.best_epoch = number, history.epochs - 1
             if self.restore_best:
                 self._theta = net.theta.copy()

@@ -192,18 +192,20 @@ def as_targets(
     return targets, False
 
 
-def as_weights(sample_weight: Any, dtype: np.dtype, count: int) -> np.ndarray | None:
+def as_weights(
+    sample_weight: Any, dtype: np.dtype, count: int, name: str = "sample_weight"
+) -> np.ndarray | None:
     """Sample weights ``(N,)``: finite, not negative, not all zero."""
     if sample_weight is None:
         return None
-    given = _as_real_array(sample_weight, "sample_weight")
+    given = _as_real_array(sample_weight, name)
     if given.shape != (count,):
-        raise ValueError(f"sample_weight: expected shape ({count},), got {given.shape}")
+        raise ValueError(f"{name}: expected shape ({count},), got {given.shape}")
     weights = _convert(given, dtype)
-    _require_finite(weights, given, "sample_weight")
+    _require_finite(weights, given, name)
     if (weights < 0).any():
         place = int(np.argmax(weights < 0))
-        raise ValueError(f"sample_weight[{place}] = {weights[place]}: expected a number >= 0")
+        raise ValueError(f"{name}[{place}] = {weights[place]}: expected a number >= 0")
     if count and not weights.any():
-        raise ValueError("sample_weight: all weights are zero")
+        raise ValueError(f"{name}: all weights are zero")
     return weights

@@ -41,7 +41,11 @@ class Data:
 
 
 def as_data(
-    net: Network, X: Any, y: Any, sample_weight: Any = None, names: tuple[str, str] = ("X", "y")
+    net: Network,
+    X: Any,
+    y: Any,
+    sample_weight: Any = None,
+    names: tuple[str, str, str] = ("X", "y", "sample_weight"),
 ) -> Data:
     """Check samples against a net; there must be at least one."""
     inputs = as_inputs(X, net.input_shape, net.dtype, names[0])
@@ -50,7 +54,8 @@ def as_data(
     targets, labels = as_targets(
         y, net.loss_function, net.output_shape, net.dtype, len(inputs), names[1]
     )
-    return Data(inputs, targets, labels, as_weights(sample_weight, net.dtype, len(inputs)))
+    weights = as_weights(sample_weight, net.dtype, len(inputs), names[2])
+    return Data(inputs, targets, labels, weights)
 
 
 def as_batch_size(batch_size: int, count: int) -> int:

@@ -11,6 +11,9 @@ from fnn_core.checks import as_sequence
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
+#: Columns of the history that are not metrics.
+_TAKEN = ("loss", "seconds")
+
 
 def accuracy(y: np.ndarray, t: np.ndarray) -> float:
     """The share of samples whose class is right.
@@ -53,7 +56,7 @@ def as_metrics(metrics: Any) -> dict[str, Metric]:
     chosen: dict[str, Metric] = {}
     for metric in as_sequence(metrics, "metrics"):
         if callable(metric):
-            chosen[getattr(metric, "__name__", type(metric).__name__)] = metric
+            name, function = getattr(metric, "__name__", type(metric).__name__), metric
         elif not isinstance(metric, str):
             raise TypeError(f"metrics: expected names or functions of (y, t), got {metric!r}")
         elif metric not in REGISTRY:
@@ -61,5 +64,29 @@ def as_metrics(metrics: Any) -> dict[str, Metric]:
                 f"metrics = {metric!r}: expected one of {', '.join(REGISTRY)}, or a function"
             )
         else:
-            chosen[metric] = REGISTRY[metric]
+            name, function = metric, REGISTRY[metric]
+        if name in chosen or name in _TAKEN or name.startswith("val_"):
+            raise ValueError(
+                f"metrics: expected functions of different names, and none of loss, seconds and "
+                f"val_..., which the history has, got {name!r}"
+            )
+        chosen[name] = function
     return chosen
+
+
+def require_fitting(metrics: dict[str, Metric], labels: bool) -> None:
+    """Raises ValueError where a metric of the registry compares numbers, and targets are labels."""
+    for name, metric in metrics.items():
+        if labels and metric in (r2, mean_absolute_error):
+            raise ValueError(f"metrics = {name!r}: expected targets of numbers, got class labels")
+
+
+def values(metrics: dict[str, Metric], y: np.ndarray, t: np.ndarray) -> dict[str, float]:
+    """Each metric of targets and outputs."""
+    return {name: _as_real(name, metric(y, t)) for name, metric in metrics.items()}
+
+
+def _as_real(name: str, value: Any) -> float:
+    if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf":
+        return float(value)
+    raise TypeError(f"metrics: expected a number from {name}(y, t), got {value!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 
 from fnn_core.checks import as_number, as_positive_int
@@ -83,8 +84,10 @@ class Cosine:
         as_number(self.lr, "lr", at_least=0.0)
         as_positive_int(self.steps, "steps")
         as_number(self.minimum, "minimum", at_least=0.0)
-        if not isinstance(self.warmup, int) or not 0 <= self.warmup < self.steps:
-            raise ValueError(f"warmup = {self.warmup!r}: expected an int in 0..{self.steps - 1}")
+        if isinstance(self.warmup, bool) or not isinstance(self.warmup, numbers.Integral):
+            raise TypeError(f"warmup: expected an int, got {self.warmup!r}")
+        if not 0 <= self.warmup < self.steps:
+            raise ValueError(f"warmup = {self.warmup}: expected an int in 0..{self.steps - 1}")
 
     def __call__(self, step: int) -> float:
         if step < self.warmup:

@@ -14,7 +14,7 @@ from fnn_core.checks import as_choice, as_flag, as_positive_int, as_sequence
 from fnn_core.data import Data, as_batch_size, as_data, steps_of
 from fnn_core.errors import NonFiniteLossError
 from fnn_core.losses import Loss
-from fnn_core.metrics import Metric, as_metrics
+from fnn_core.metrics import Metric, as_metrics, require_fitting, values
 from fnn_core.optimizers import Optimizer
 from fnn_core.planning import UPDATES
 from fnn_core.privacy import DPSGD, without_weights
@@ -61,6 +61,7 @@ def fit(
     rows = as_batch_size(as_positive_int(batch_size, "batch_size"), data.count)
     chosen_update = update_of(net, update, optimizer)
     chosen = as_metrics(metrics)
+    require_fitting(chosen, data.labels)
     validation = _Validation(net, validation_data, chosen) if validation_data is not None else None
     called = _as_callbacks(callbacks)
     steps = steps_of(data.count, rows)
@@ -90,7 +91,7 @@ def fit(
                 for each in before:
                     history.append(each)
                 if outputs is not None:
-                    numbers |= {name: float(f(data.targets, outputs)) for name, f in chosen.items()}
+                    numbers |= values(chosen, data.targets, outputs)
                 if validation is not None:
                     numbers |= validation.numbers()
                 history.append(numbers)
@@ -113,7 +114,7 @@ def fit(
 def _as_callbacks(callbacks: Any) -> tuple[Callable[..., Any], ...]:
     called = (callbacks,) if callable(callbacks) else as_sequence(callbacks, "callbacks")
     for callback in called:
-        if not callable(callback):
+        if not callable(callback) or isinstance(callback, type):
             raise TypeError(f"callbacks: expected functions of (net, history), got {callback!r}")
     return called
 
@@ -161,7 +162,8 @@ class _Validation:
         self._net = net
         self._metrics = metrics
         X, y, weights = (*validation_data, None)[:3]
-        self._data = as_data(net, X, y, weights, ("validation_data[0]", "validation_data[1]"))
+        names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
+        self._data = as_data(net, X, y, weights, names)
         user_loss = isinstance(net.loss_function, Loss)
         self._outputs = (
             np.empty((self._data.count, *net.output_shape), net.dtype)
@@ -190,8 +192,8 @@ class _Validation:
                 numbers["val_loss"] = loss.mean(
                     self._data.targets, self._outputs, self._data.weights
                 )
-            for name, metric in self._metrics.items():
-                numbers[f"val_{name}"] = float(metric(self._data.targets, self._outputs))
+            found = values(self._metrics, self._data.targets, self._outputs)
+            numbers |= {f"val_{name}": value for name, value in found.items()}
         return numbers
 
     def close(self) -> None:

@@ -11,7 +11,6 @@ from plan cimport Plan
 cdef enum Outcome:
     FINISHED
     LOSS_NOT_FINITE
-    NO_WEIGHT                 # the weights of a batch sum to zero
     USER_RAISED               # a user's own loss or map
     INTERRUPTED
 
@@ -93,6 +92,7 @@ cdef inline Batch describe_batch(const Training *training, long step) noexcept n
     cdef const Data *data = &training.data
     cdef long first = step * training.batch_rows
     cdef size_t target_bytes = sizeof(int64_t) if plan.labels else plan.outputs * plan.kernels.real_bytes
+    cdef double weight
     cdef Batch batch
     batch.rows = min(training.batch_rows, data.samples - first)
     batch.theta = training.theta
@@ -102,7 +102,8 @@ cdef inline Batch describe_batch(const Training *training, long step) noexcept n
     if training.input_slope != NULL:
         batch.input_slope = training.input_slope + first * plan.inputs * plan.kernels.real_bytes
     batch.targets = NULL
-    batch.scale = 1 / weight_of_batch(plan, data, first, batch.rows)
+    weight = weight_of_batch(plan, data, first, batch.rows)
+    batch.scale = 1 / weight if weight > 0 else 0
     batch.draw.seed = training.mask_seed
     batch.draw.step = training.first_step + step
     batch.draw.training = 1

@@ -4,6 +4,7 @@ Descriptions come checked from Python; arrays are checked here once more, so tha
 classes can corrupt memory.
 """
 import os
+from threading import get_ident
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 
-from batches cimport FINISHED, LOSS_NOT_FINITE, NO_WEIGHT, Training
+from batches cimport FINISHED, LOSS_NOT_FINITE, Training
 from factors cimport collect_factors, train_privately
 from gradient cimport RUN_LENGTH
 from inference cimport Inference, infer
@@ -74,7 +75,7 @@ def loss_table():
     return table
 
 
-def optimizer_names():
+cdef list optimizer_names():
     """The name of each optimizer."""
     cdef const OptimizerKernel *entry = kernels_in_use(8).optimizers
     names = []
@@ -119,11 +120,6 @@ def build_facts():
 def allocations():
     """(calls, bytes) of all workspaces allocated since the process started."""
     return allocation_calls(), allocation_bytes()
-
-
-def threads_allowed():
-    """Whether this process may use a team: OpenMP was built in, and it is no forked child."""
-    return bool(may_use_threads())
 
 
 def vector_function(str name, cnp.ndarray x):
@@ -252,18 +248,29 @@ cdef class CompiledPlan:
         cdef long k
         for k in range(self.plan.depth):
             if self.users[k].raised:
+                with gil:
+                    return self._has_raised_here()
+        return False
+
+    cdef bint _has_raised_here(self):
+        cdef long k
+        for k in range(self.plan.depth):
+            if self.users[k].raised and get_ident() in (<object> self.users[k].caller).errors:
                 return True
         return False
 
     cdef int report(self) except -1:
-        """Raise what a user's map has raised."""
+        """Raise what a user's map has raised in this call: on this thread, as it has one."""
         cdef long k
+        first = None
         for k in range(self.plan.depth if self.has_user_map else 0):
             if self.users[k].raised:
-                self.users[k].raised = 0
                 caller = <object> self.users[k].caller
-                error, caller.error = caller.error, None
-                raise error
+                error = caller.errors.pop(get_ident(), None)
+                self.users[k].raised = len(caller.errors) > 0
+                first = first or error
+        if first is not None:
+            raise first
         return 0
 
     def __dealloc__(self):

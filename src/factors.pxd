@@ -104,13 +104,15 @@ cdef inline void clip_samples(const Plan *plan, const Batch *batch, double most,
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef const double *squares = <const double *> (batch.workspace + plan.sample_norms)
     cdef const Layer *layer
-    cdef double norm
+    cdef double norm, factor
     cdef long i = thread, k
     while i < batch.rows:
         norm = sqrt(squares[i])
+        # No sample gets by unclipped: one whose norm is no number adds nothing.
+        factor = 1.0 if norm <= most else most / norm if isfinite(norm) else 0.0
         for k in range(plan.lowest, plan.depth):
             layer = &plan.layers[k]
-            plan.kernels.scale(layer.outputs, share * (min(1.0, most / norm) if norm > 0 else 1.0),
+            plan.kernels.scale(layer.outputs, share * factor,
                                batch.workspace + layer.signal + i * layer.outputs * real_bytes)
         i += threads
     meet(threads)

@@ -18,7 +18,7 @@ cdef struct Batch:
     const char *input         # (rows, d_0)
     const char *targets       # labels (rows,) or (rows, d_n)
     const char *weights       # s_i (rows,); NULL: all one
-    double scale              # 1 / Σ s_i
+    double scale              # 1 / Σ s_i; 0 where that is 0
     Draw draw
     const char *theta
     char *workspace

@@ -135,7 +135,6 @@ cdef extern from "kernels/engine.h" nogil:
         int (*gather_rows)(long, long, const int64_t *, const void *, void *) noexcept nogil
         int (*all_finite)(long, const void *) noexcept nogil
         void (*multiply)(long, long, const void *, long, void *, long) noexcept nogil
-        double (*sum)(long, const void *) noexcept nogil
         double (*sum_of_squares)(long, const void *) noexcept nogil
         void (*add)(long, const void *, void *) noexcept nogil
         void (*scale)(long, double, void *) noexcept nogil

@@ -30,7 +30,7 @@ cdef class Forward:
         self.threads = 1 if serial else max(1, team_threads(plan.threads))
         if not losses and not compiled.uses_blas:
             # What is neither summed nor left to BLAS may be cut so that every thread has some.
-            rows = max(LEAST_ROWS, min(rows, (samples.count + self.threads - 1) // self.threads))
+            rows = min(rows, max(LEAST_ROWS, (samples.count + self.threads - 1) // self.threads))
         blocks = (samples.count + rows - 1) // rows
         self.threads = max(1, min(self.threads, blocks))
         self.inference.block_rows = rows
@@ -201,9 +201,9 @@ cdef class TangentPass:
         with nogil:
             if threads > 1:
                 with parallel(num_threads=threads):
-                    second_order(tangents, parameters, threadid(), team_size())
+                    second_order_on_thread(tangents, parameters, threadid(), team_size())
             else:
-                second_order(tangents, parameters, 0, 1)
+                second_order_on_thread(tangents, parameters, 0, 1)
             for chunk in range(1, tangents.chunks):
                 kernels.add(parameters, tangents.parts + chunk * parameters * kernels.real_bytes, tangents.parts)
         self.compiled.give_workspace(workspace)

@@ -18,7 +18,8 @@ cdef class Writer:
 
     cdef int acquire(self) except -1:
         if self.busy:
-            raise RuntimeError("the net is being trained by another thread; one may at a time")
+            raise RuntimeError(
+                "the net is being trained, by another thread or by the call that this one is made from")
         self.busy = True
         return 0
 
@@ -173,11 +174,8 @@ cdef class Session:
         self.error = None
 
     cdef int report(self) except -1:
-        """Raise what a user's function or a signal handler raised, or refuse a batch without weight."""
+        """Raise what a user's function or a signal handler raised."""
         self.compiled.report()
-        if self.training.outcome == NO_WEIGHT:
-            raise ValueError(
-                f"sample_weight: the weights of batch {self.training.steps_done} sum to zero; the step was not made")
         if self.error is not None:
             error, self.error = self.error, None
             raise error
@@ -346,9 +344,10 @@ cdef class Session:
                 if threads > 1:
                     with parallel(num_threads=threads):
                         join_team(&point)
-                        collect_factors(training, norms_into, deltas_into, inputs_into, threadid(), team_size())
+                        collect_factors_on_thread(
+                            training, norms_into, deltas_into, inputs_into, threadid(), team_size())
                 else:
-                    collect_factors(training, norms_into, deltas_into, inputs_into, 0, 1)
+                    collect_factors_on_thread(training, norms_into, deltas_into, inputs_into, 0, 1)
         finally:
             free(deltas_into)
             free(inputs_into)
@@ -392,6 +391,20 @@ cdef inline void differentiate_on_thread(Training *training, char *gradient, int
                                          int threads) noexcept nogil:
     cdef uint64_t before = drop_subnormals()
     differentiate(training, gradient, thread, threads)
+    set_arithmetic_mode(before)
+
+
+cdef inline void collect_factors_on_thread(Training *training, double *norms, char **deltas, char **inputs,
+                                           int thread, int threads) noexcept nogil:
+    cdef uint64_t before = drop_subnormals()
+    collect_factors(training, norms, deltas, inputs, thread, threads)
+    set_arithmetic_mode(before)
+
+
+cdef inline void second_order_on_thread(Tangents *tangents, long parameters, int thread,
+                                        int threads) noexcept nogil:
+    cdef uint64_t before = drop_subnormals()
+    second_order(tangents, parameters, thread, threads)
     set_arithmetic_mode(before)
 
 

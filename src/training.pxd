@@ -10,7 +10,7 @@ from algorithm cimport (
     backward, backward_block, backward_from_factors, forward, forward_by_layers, forward_to_checkpoints,
 )
 from batches cimport (
-    INTERRUPTED, LOSS_NOT_FINITE, NO_WEIGHT, USER_RAISED, Outcome, Training, describe_batch, gather, gather_share,
+    INTERRUPTED, LOSS_NOT_FINITE, USER_RAISED, Outcome, Training, describe_batch, gather, gather_share,
     record_outputs, sum_losses,
 )
 from gradient cimport RUN_LENGTH, SHARED_LENGTH, Sink
@@ -211,8 +211,18 @@ cdef inline void train(Training *training, int thread, int threads) noexcept nog
                 optimizer.step -= 1
                 training.failed_loss = loss
                 if outcome != USER_RAISED:
-                    training.outcome = LOSS_NOT_FINITE if isfinite(batch.scale) else NO_WEIGHT
+                    training.outcome = LOSS_NOT_FINITE
             return
+        if plan.lowest == plan.depth or batch.scale == 0:
+            # Nothing goes backward, where threads meet: none may begin the next step's losses yet.
+            meet(threads)
+        if batch.scale == 0:  # weights that are all zero ask for no step
+            if thread == 0:
+                optimizer.step -= 1
+                training.steps_done += 1
+            if outcome == INTERRUPTED:
+                return
+            continue
         if plan.streams > 0:
             join_streams(training, sink.gradient, thread, threads)
         elif not plan.two_phase:
@@ -256,5 +266,7 @@ cdef inline void differentiate(Training *training, char *gradient, int thread, i
         if training.outcome == USER_RAISED:
             return
         backward(training.plan, &batch, &sink, thread, threads)
+        if training.plan.lowest == training.plan.depth:
+            meet(threads)  # as in `train`
         if thread == 0:
             training.loss_sum += loss

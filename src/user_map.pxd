@@ -1,8 +1,10 @@
 """A user's own bilinear map: the kernels' calls, carried into Python and back.
 
-Nets with such a map run on one thread. What the user's function raises is kept by the caller object, and its
-results are zeros: the loops go on to the next place where they ask, before any weight has changed.
+Nets with such a map run on one thread, the calling one. What the user's function raises is kept by the caller
+object under that thread, as others may be in the same plan, and its results are zeros: the loops go on to the next place where they ask, before any weight has changed.
 """
+from threading import get_ident
+
 cimport numpy as cnp
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
@@ -14,7 +16,7 @@ cdef struct UserMap:
     void *caller              # fnn_core.layers.bilinear.Caller
     size_t real_bytes
     int type_number
-    int raised
+    int raised                # whether any thread's error waits for its call's end
 
 
 cdef inline object rows_of(const void *data, long rows, long columns, const UserMap *user):
@@ -37,7 +39,7 @@ cdef inline void call(UserMap *user, str name, tuple arguments, void *result, lo
             array = array.ravel() + cnp.PyArray_SimpleNewFromData(1, &length, user.type_number, result)
         memcpy(result, cnp.PyArray_DATA(array), entries * user.real_bytes)
     except BaseException as error:
-        (<object> user.caller).error = error
+        (<object> user.caller).errors.setdefault(get_ident(), error)
         user.raised = 1
         memset(result, 0, entries * user.real_bytes)
     finally:

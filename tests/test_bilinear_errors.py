@@ -1,5 +1,8 @@
 """What becomes of errors in a user's own map: they surface, and the net is unharmed."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import nets
 import numpy as np
 import pytest
@@ -175,3 +178,31 @@ def test_a_map_that_uses_the_net_itself(rng):
     )
     net.step(*data(), fnn.SGD(0.1))
     assert inner
+
+
+def test_an_exception_reaches_the_thread_that_it_is_of():
+    """Of two in the same plan, one fails while the other is still in its call."""
+    failed, begun = threading.Event(), threading.Event()
+
+    class Waiting(WithBias):
+        def apply(self, x, w):
+            if (x == 7).any():
+                raise MineError("seven")
+            if not begun.is_set():
+                begun.set()
+                failed.wait(30)
+            return super().apply(x, w)
+
+    waiting = Waiting()
+    shape = waiting.input_shape
+    net = fnn.Network([fnn.Bilinear(waiting)], input_shape=shape, dtype="float64")
+    begun.set()
+    expected = net.predict(np.ones((4, *shape)))
+    begun.clear()
+    with ThreadPoolExecutor(1) as pool:
+        fine = pool.submit(net.predict, np.ones((4, *shape)))
+        begun.wait(30)
+        with pytest.raises(MineError, match="seven"):
+            net.predict(np.full((4, *shape), 7.0))
+        failed.set()
+        nets.assert_same_bits(fine.result(), expected)

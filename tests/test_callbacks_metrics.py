@@ -219,3 +219,64 @@ def test_progress(rng, capsys):
     classifier().fit(*classes(rng), epochs=3)
     shown = capsys.readouterr()
     assert not shown.err + shown.out
+
+
+def test_early_stopping_when_a_number_is_none():
+    """One that is not finite is no improvement, wherever it comes."""
+    numbers = iter([np.nan, 0.5, np.nan, 0.25, 0.3, 0.3])
+    net, stop = classifier(), fnn.EarlyStopping("score", patience=2, mode="min")
+    history = fnn.History()
+    thetas = []
+    for number in numbers:
+        net.theta[...] = len(thetas)
+        thetas.append(net.theta.copy())
+        history.append({"score": number})
+        if stop(net, history):
+            break
+    assert (history.epochs, stop.best, stop.best_epoch) == (6, 0.25, 3)
+    stop.end(net)
+    assert np.array_equal(net.theta, thetas[3])
+
+
+def test_the_best_number_is_as_the_history_has_it(rng):
+    X, y = classes(rng)
+    stop = fnn.EarlyStopping("accuracy")
+    history = classifier().fit(X, y, epochs=3, metrics="accuracy", callbacks=stop)
+    assert stop.best == max(history["accuracy"])
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        (lambda y, t: 1.0, lambda y, t: 2.0),
+        ("accuracy", "accuracy"),
+        pytest.param(lambda y, t: 1.0, id="loss"),
+        "r2",
+        "mean_absolute_error",
+    ],
+)
+def test_metrics_that_cannot_be_reported(metrics, rng, request):
+    X, y = classes(rng)
+    if callable(metrics):
+        metrics.__name__ = "loss"
+    net = classifier()
+    before = net.theta.copy()
+    with pytest.raises(ValueError, match="metrics"):
+        net.fit(X, y, metrics=metrics)
+    assert np.array_equal(net.theta, before)
+
+
+@pytest.mark.parametrize("value", [None, "much", np.ones(2), 1j])
+def test_a_metric_that_is_no_number(value, rng):
+    with pytest.raises(TypeError, match=r"metrics.*share\(y, t\)"):
+        classifier().fit(*classes(rng), metrics=_named("share", lambda y, t: value))
+
+
+def _named(name, function):
+    function.__name__ = name
+    return function
+
+
+def test_a_callback_is_no_class(rng):
+    with pytest.raises(TypeError, match="callbacks"):
+        classifier().fit(*classes(rng), callbacks=[fnn.EarlyStopping])

@@ -348,3 +348,19 @@ def test_unclipped_it_is_gradient_descent():
     before = net.theta.copy()
     net.step(X, y, fnn.DPSGD(0.1, 0.0, 1e9))
     nets.assert_close(before - net.theta, 0.1 * nets.theta_of(G, g, net), c=1e6)
+
+
+def test_a_gradient_whose_square_overflows_is_clipped(rng):
+    """In float32; and one of a norm that is no number at all adds nothing."""
+    net = fnn.Network(
+        [fnn.Dense(3, bias=False), fnn.Dense(4), fnn.Dense(1)], input_shape=2, loss="huber"
+    )
+    net.weights[1][...] = 1e20
+    net.biases[1][...] = 100
+    X, y = np.zeros((8, 2)), np.full((8, 1), 1e6)
+    norms = net.per_sample_gradient_norms(X, y)
+    assert np.isfinite(norms).all()
+    before = net.theta.astype(np.float64)
+    net.step(X, y, fnn.DPSGD(1.0, noise_multiplier=0.0, max_grad_norm=1.0))
+    moved = (net.theta - before)[np.abs(before) < 1e10]
+    assert np.linalg.norm(moved) <= 1 + 1e-5

@@ -213,19 +213,26 @@ def test_sample_weights(weights, call):
     refuses(net, lambda: CALLS[call](net, X, y, sample_weight=weights), "sample_weight")
 
 
-@pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("update", ["deferred", "immediate"])
-def test_a_batch_whose_weights_sum_to_zero(update, shuffle):
-    X, y = data()
-    s = np.zeros(N)
-    s[0] = 1
-    net = regression()
-    call = lambda: net.fit(  # noqa: E731
-        X, y, batch_size=5, sample_weight=s, shuffle=shuffle, update=update
-    )
-    with pytest.raises(ValueError, match="sample_weight"):
-        call()
-    assert np.isfinite(net.theta).all()
+def test_labels_that_change_while_they_are_used():
+    """The caller's array is read as it lies, and may be written to: nothing else is then."""
+    X, y = data(labels=True)
+    for classes in (OUT, 200):  # a sample a lane, and a sample a row
+        for validation in (False, True):
+            net = nets.network([D, 6, classes], "relu", "softmax_cross_entropy")
+            labels = y.copy()
+            options = {"validation_data": (X, labels)} if validation else {}
+
+            def spoil(net, history, labels=labels):
+                labels[3] = 10**9
+
+            targets = y if validation else labels
+            call = lambda: net.fit(X, targets, epochs=2, callbacks=spoil, **options)  # noqa: E731,B023
+            if validation:
+                assert np.isnan(call()["val_loss"][1])
+            else:
+                with pytest.raises(fnn.NonFiniteLossError):
+                    call()
+            assert np.isfinite(net.theta).all()
 
 
 # --- the other arguments of fit -------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Wrong descriptions of nets, layers, optimizers and schedules: said at once, and said clearly."""
 
+import nets
 import numpy as np
 import pytest
 
@@ -205,3 +206,46 @@ def test_a_schedule_must_return_a_rate(call, rate):
 @pytest.mark.parametrize("options", [{"patience": -1}, {"mode": "best"}, {"min_delta": NAN}])
 def test_early_stopping(options):
     says(lambda: fnn.EarlyStopping(**options), next(iter(options)))
+
+
+@pytest.mark.parametrize("index", [-1, 99, 10**6])
+def test_what_the_kernels_do_not_have(index):
+    """An object of the right kind that is none of the registry's."""
+    with pytest.raises(ValueError, match="activation"):
+        fnn.Dense(3, fnn.Activation("relu", True, index))
+    with pytest.raises(ValueError, match="loss"):
+        nets.network([2, 3], loss=fnn.losses.NamedLoss("huber", False, index))
+
+
+def test_samples_too_large_to_count():
+    """The kernels count a sample's entries in 32 bits."""
+    with pytest.raises(ValueError, match=r"layers\[0\].*2\*\*31"):
+        fnn.Network([fnn.Conv(2, (3, 1), dilation=(1100, 1))], input_shape=(2201, 1000000, 1))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name", "wrong"),
+    [
+        (fnn.SGD(momentum=0.9, nesterov=True), "momentum", 0.0),
+        (fnn.SGD(), "nesterov", True),
+        (fnn.Adam(), "betas", (0.9, 1.0)),
+        (fnn.DPSGD(0.1, 1.0, 1.0), "clip_norm", 1.0),
+        (fnn.DPSGD(0.1, 1.0, 1.0), "seed", -1),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_not_taken(optimizer, name, wrong):
+    before = repr(optimizer)
+    with pytest.raises(ValueError, match=name if name != "momentum" else "nesterov"):
+        setattr(optimizer, name, wrong)
+    assert repr(optimizer) == before == repr(optimizer.fresh())
+
+
+def test_an_optimizer_stays_free_where_nothing_was_trained():
+    net, other, optimizer = nets.network([2, 3]), nets.network([2, 3]), fnn.Adam()
+    X, y = np.zeros((5, 2)), np.zeros((5, 3))
+    with pytest.raises(TypeError, match="shuffle"):
+        net.fit(X, y, optimizer=optimizer, shuffle="a")
+    net.schedule = "streaming"
+    with pytest.raises(ValueError, match="schedule"):
+        net.step(X, y, optimizer, update="immediate")
+    other.step(X, y, optimizer)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 import struct
 
@@ -168,3 +169,64 @@ def test_an_own_loss_cannot_be_saved(tmp_path):
     with pytest.raises((ValueError, TypeError), match="loss"):
         net.save(tmp_path / "net")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes of POSIX")
+def test_the_mode_of_a_file(tmp_path):
+    """That of the umask, or of the file that it takes the place of; through a link."""
+    path, link = tmp_path / "net", tmp_path / "link"
+    before = os.umask(0o027)
+    try:
+        trained().save(path)
+        assert path.stat().st_mode & 0o777 == 0o640
+        path.chmod(0o604)
+        link.symlink_to(path)
+        trained().save(link)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o604
+    assert link.is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "net"]
+
+
+def test_paths_that_are_none(tmp_path):
+    net = trained()
+    for call in (net.save, fnn.load):
+        with pytest.raises(TypeError, match="path"):
+            call(3)
+    with pytest.raises(FileNotFoundError, match=r"path.*no folder"):
+        net.save(tmp_path / "nowhere" / "net")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda description: "x",
+        lambda description: None,
+        lambda description: [1],
+        lambda description: description | {"steps_begun": float("inf")},
+        lambda description: description | {"steps_begun": 2**70},
+        lambda description: description | {"epochs_begun": -1},
+        lambda description: description | {"layers": [{"kind": "Dense", "units": 2**40}]},
+        lambda description: description | {"layers": [{"kind": "Dense", "units": 3}]},
+    ],
+)
+def test_descriptions_that_none_of_ours_is(change, tmp_path):
+    path = tmp_path / "net"
+    trained().save(path)
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    description = json.loads(header["__metadata__"]["network"])
+    header["__metadata__"]["network"] = json.dumps(change(description))
+    path.write_bytes(safetensors(header, content[8 + length :]))
+    with pytest.raises(ValueError, match="damaged"):
+        fnn.load(path)
+
+
+def test_a_file_of_others_in_a_dtype_of_others(tmp_path):
+    path = tmp_path / "net"
+    header = {"x": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}
+    path.write_bytes(safetensors(header, bytes(4)))
+    with pytest.raises(ValueError, match="format"):
+        fnn.load(path)

@@ -180,23 +180,28 @@ def test_divergence_names_the_epoch(rng, calls_of_engine):
     assert steps == net.sessions.writer.steps == 4 * first.epoch + first.batch
 
 
-def test_a_batch_without_weight_in_a_later_epoch(rng, calls_of_engine):
-    """It ends the training there: the steps before it stand."""
+@pytest.mark.parametrize("update", ["immediate", "deferred"])
+@pytest.mark.parametrize("schedule", ["blocks", "layers", "two_phase", "streaming"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_batch_without_weight(rng, schedule, update, threads):
+    """It asks for no step: neither the parameters nor the optimizer see it."""
+    if (schedule, update) == ("streaming", "immediate"):
+        pytest.skip("no such step")
     X, y = data(rng)
-    s = np.repeat([1.0, 0.0], 25)  # a last batch of two has no weight, now and then
-    whole, stepwise = (nets.network([7, 11, 3], seed=1) for _ in range(2))
-    options = {"batch_size": 16, "sample_weight": s}
-    with pytest.raises(ValueError, match="batch 3 sum to zero"):
-        whole.fit(X, y, epochs=1000, optimizer=fnn.SGD(0.01), **options)
-    epochs, batch = divmod(whole.sessions.writer.steps, 4)
-    assert (epochs % 3 != 0, batch) == (True, 3)
-    optimizer = fnn.SGD(0.01)
-    for _ in range(epochs):
-        stepwise.fit(X, y, optimizer=optimizer, **options)
-    with pytest.raises(ValueError, match="batch 3 sum to zero"):
-        stepwise.fit(X, y, optimizer=optimizer, **options)
-    nets.assert_same_bits(whole.theta, stepwise.theta)
-    assert whole.sessions.writer.steps == stepwise.sessions.writer.steps
+    s = np.repeat([1.0, 0.0, 1.0], [16, 16, 18])
+    weighted, without = (
+        nets.network([7, 11, 3], seed=1, n_threads=threads, schedule=schedule) for _ in range(2)
+    )
+    options = {"epochs": 3, "batch_size": 16, "shuffle": False, "update": update}
+    optimizers = fnn.Adam(0.01), fnn.Adam(0.01)
+    history = weighted.fit(X, y, sample_weight=s, optimizer=optimizers[0], **options)
+    kept = s > 0
+    options["sample_weight"] = s[kept]
+    expected = without.fit(X[kept], y[kept], optimizer=optimizers[1], **options)
+    nets.assert_same_bits(weighted.theta, without.theta)
+    assert history["loss"] == expected["loss"]
+    assert [each.steps for each in optimizers] == [9, 9]
+    assert (weighted.sessions.writer.steps, without.sessions.writer.steps) == (12, 9)
 
 
 def test_fit_repeats_and_depends_on_the_seed(rng):

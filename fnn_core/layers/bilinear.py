@@ -104,7 +104,8 @@ class Bilinear(Layer):
 class Caller:
     """What the engine calls: the map's functions on flat rows, their results checked.
 
-    `error` holds what a function has raised, until the call that it happened in reports it.
+    `errors` holds what a function has raised, by the thread, until the call that it happened in
+    reports it.
     """
 
     def __init__(self, connection: Connection, dtype: np.dtype) -> None:
@@ -112,7 +113,7 @@ class Caller:
         self._map = connection.layer.map
         self._connection = connection
         self._dtype = dtype
-        self.error: BaseException | None = None
+        self.errors: dict[int, BaseException] = {}
 
     def _checked(self, name: str, result: Any, shape: Shape) -> np.ndarray:
         return np.ascontiguousarray(result_of_map(name, result, shape), self._dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,9 @@ Padding = str | int | tuple[int, ...] | tuple[tuple[int, int], ...]
 
 #: How a convolution is computed, in the order of the kernels' own names for it.
 ALGORITHMS = ("auto", "direct", "winograd")
+
+#: The kernels count a sample's entries in 32 bits.
+LARGEST_SAMPLE = 2**31
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,17 @@ class Geometry:
     filters: int
     groups: int
     algorithm: int = 0  # its place in ALGORITHMS
+
+    def __post_init__(self) -> None:
+        spans = (
+            max(inputs, (outputs - 1) * stride + (kernel - 1) * dilation + 1)
+            for inputs, outputs, kernel, stride, dilation in zip(
+                self.inputs, self.outputs, self.kernel, self.stride, self.dilation, strict=True
+            )
+        )
+        entries = math.prod(spans) * self.channels
+        if entries >= LARGEST_SAMPLE:
+            raise ValueError(f"a sample of {entries:,} entries, with padding: expected < 2**31")
 
 
 def three_axes(sizes: Shape, filler: int) -> Shape:
@@ -76,14 +92,14 @@ def per_axis(sizes: Sizes, axes: int, name: str) -> Shape:
 
 
 def _check_pad(value: Any, whole: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(
             f"padding = {whole!r}: expected 'valid', 'same', an int, one int an axis, or one "
             "(before, after) pair an axis"
         )
     if not 0 <= value <= 2**31:
         raise ValueError(f"padding = {whole!r}: expected numbers in 0..2**31")
-    return value
+    return int(value)
 
 
 def check_padding(padding: Any) -> Padding:

@@ -203,7 +203,8 @@ struct Kernels {
     const char *isa;
     size_t real_bytes;
     Product *native, *blas;
-    /* scratch of `native` in reals; no less than for fewer rows or steps, nor, but of Aᵀ B, columns */
+    /* scratch of `native` in reals, where B's rows lie n entries apart and A's k, or a line more; no less
+     * than for fewer rows */
     long (*product_scratch)(enum Form form, long m, long n, long k);
     const Map *const *maps; /* ends with NULL */
     const Activation *activations;
@@ -215,7 +216,6 @@ struct Kernels {
     int (*gather_rows)(long rows, long columns, const int64_t *order, const void *from, void *to);
     int (*all_finite)(long count, const void *x);
     void (*multiply)(long rows, long columns, const void *u, long u_row, void *delta, long delta_row);
-    double (*sum)(long count, const void *x);
     double (*sum_of_squares)(long count, const void *x);
     void (*add)(long count, const void *x, void *y); /* y <- y + x */
     void (*scale)(long count, double factor, void *x);
