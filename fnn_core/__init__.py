@@ -92,6 +92,7 @@ __all__ = [
     "Network",
     "NonFiniteLossError",
     "RMSprop",
+    "__version__",
     "activations",
     "build_info",
     "initializers",

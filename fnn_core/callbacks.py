@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class History(Mapping[str, list[float]]):
     """One number an epoch: `loss`, `val_loss`, each metric and its `val_` twin, `seconds`.
 
-    The loss of an epoch is the mean of its steps' losses, each before its update; metrics likewise
-    are of the outputs that the steps saw.
+    The loss of an epoch is the mean over its samples, by their weights, each as its step saw it
+    before the update; metrics likewise are of the outputs that the steps saw.
 
     >>> history = History()
     >>> history.append({"loss": 1.0})

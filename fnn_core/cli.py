@@ -19,6 +19,7 @@ from fnn_core.version import __version__
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,18 +41,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0, 1 if the loss became infinite or NaN, 130 if interrupted. Bad flags and
-        bad files raise ``SystemExit(2)``.
+        The exit code: 0, 1 if the loss became infinite or NaN, 130 if interrupted, 141 if nobody
+        reads the output. Bad flags and bad files raise ``SystemExit(2)``.
     """
     options = build_parser().parse_args(arguments)
     try:
         options.command(options)
+        sys.stdout.flush()
     except NonFiniteLossError as error:
         print(f"fnn {options.name}: {error}; try a lower --learning-rate", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         print(f"fnn {options.name}: interrupted; nothing was saved", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
     except (ValueError, OSError, MissingExtraError, MemoryError) as error:
         options.parser.error(str(error) or type(error).__name__)
     return 0

@@ -60,6 +60,10 @@ SHARED_PRODUCT = 100_000
 #: Samples that go forward together through a net with convolutions: few, so that they stay in the
 #: cache.
 CONVOLUTION_BLOCK_ROWS = 16
+#: Samples that a forward pass alone is planned for: enough that its blocks are whole.
+FORWARD_ROWS = 256
+#: Bytes of what they have of a layer, at most, but for one sample: more of them stay in no cache.
+FORWARD_BYTES = 8 << 20
 #: Entries of the input that a layer which is no dense one takes backward at a time.
 BACKWARD_ENTRIES = 32768
 #: Chunks of samples, each with its part of G_k: the tasks that a convolution goes backward in, and
@@ -69,6 +73,12 @@ CHUNKS = 16
 CHUNK_FLOPS = 1_500_000
 #: Entries of all those parts of one layer.
 PART_ENTRIES = 4_000_000
+
+
+def forward_rows(connections: Sequence[Connection], itemsize: int) -> int:
+    """Samples that a forward pass alone is planned for."""
+    widest = max(max(connection.inputs, connection.outputs) for connection in connections)
+    return max(1, min(FORWARD_ROWS, FORWARD_BYTES // (widest * itemsize)))
 
 
 def flops_of_sample(connections: Sequence[Connection]) -> int:

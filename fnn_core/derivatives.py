@@ -22,14 +22,19 @@ class Gradients:
     Attributes
     ----------
     theta : numpy.ndarray, shape (n_parameters,)
-    weights, biases : list of numpy.ndarray or None
+    weights, biases : tuple of numpy.ndarray or None
         G_k and g_k in the shapes of the net's weights and biases; None where a layer has none.
     """
 
     def __init__(self, connections: Sequence[Connection], theta: np.ndarray) -> None:
+        self._connections = tuple(connections)
         self.theta = theta
-        self.weights = [connection.weight_view(theta) for connection in connections]
-        self.biases = [connection.bias_view(theta) for connection in connections]
+        self.weights = tuple(place.weight_view(theta) for place in connections)
+        self.biases = tuple(place.bias_view(theta) for place in connections)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy's weights and biases are views of its own `theta`."""
+        return Gradients, (self._connections, self.theta.copy())
 
 
 class Differentiable:
@@ -79,6 +84,8 @@ class Differentiable:
                 f"out: expected gradients of {net.n_parameters} {net.dtype} parameters, "
                 f"got {out.theta.size} of {out.theta.dtype}"
             )
+        elif np.may_share_memory(out.theta, net.theta):
+            raise ValueError("out: expected gradients that do not share memory with the parameters")
         if not all(layer.trainable for layer in net.layers):
             out.theta[...] = 0
         with net.sessions.differentiation(data) as session:

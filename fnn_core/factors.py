@@ -74,7 +74,7 @@ class GradientFactors:
         )
 
     def dense(self) -> np.ndarray:
-        """The mean of the gradients, equal to ``gradients.weights[k]``."""
+        """The mean of the gradients: ``gradients.weights[k]``, where the layer is trained."""
         return self._products(0, len(self.delta)) / len(self.delta)
 
 

@@ -93,7 +93,11 @@ class Loss:
 
     def evaluate(self, y: np.ndarray, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values and slopes, of the shapes and the dtype that the engine takes."""
-        return self._values(y, t), self._checked("slope", self.slope(y, t), t.shape, t.dtype)
+        values = self._values(y, t)
+        slopes = self._checked("slope", self.slope(y, t), t.shape, t.dtype)
+        if np.isfinite(values).all() and not np.isfinite(slopes).all():
+            raise ValueError("slope(y, t) of the loss: expected finite numbers where the value is")
+        return values, slopes
 
     def second_order(
         self, y: np.ndarray, t: np.ndarray, v: np.ndarray

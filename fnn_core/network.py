@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fnn_core import _engine, storage, training
 from fnn_core.callbacks import History
@@ -39,8 +40,9 @@ class Network(Differentiable):
     dtype : {"float32", "float64"}
     memory : {"auto", "recompute", "store", "reuse", "checkpoint"}
         What the forward pass keeps for the backward pass (Remark 8 i): a; σ(a) and σ'(a); or σ(a).
-        "auto": "reuse" for layers whose activation allows it, "recompute" for the others. Can be
-        set later.
+        "auto": "reuse" for layers whose activation allows it, "recompute" for the others.
+        "checkpoint": so for every √n-th layer, and those between go forward again; with the
+        schedules "auto" and "blocks". Can be set later.
     n_threads : int, optional
         By default one for each core that the process may use, or `OMP_NUM_THREADS`. Results do
         not depend on it. Can be set later.
@@ -60,12 +62,14 @@ class Network(Differentiable):
         by the cost model in `fnn_core/costs.py`, which may also sum the gradient in parts, for
         any number of threads, where some of them would stream. `memory_plan` shows which it is.
         Private steps (`DPSGD`), and immediate updates with a `clip_norm`, need the factors first in
-        any case. Can be set later.
+        any case. "two_phase" and "streaming" want a loss and maps of the library; "streaming" sums
+        the gradient, and is not for ``update="immediate"``. Can be set later.
 
     Attributes
     ----------
-    weights, biases : list of numpy.ndarray or None
-        Views of `theta` in the paper's shapes; None where a layer has none.
+    weights, biases : tuple of numpy.ndarray or None
+        Views of `theta` in the paper's shapes, to be written to in place; None where a layer has
+        none.
 
     Raises
     ------
@@ -89,9 +93,9 @@ class Network(Differentiable):
     def __init__(
         self,
         layers: Iterable[Layer],
-        input_shape: int | tuple[int, ...],
+        input_shape: int | Sequence[int],
         loss: str | Loss = "squared_error",
-        dtype: str = "float32",
+        dtype: DTypeLike = "float32",
         memory: str = "auto",
         n_threads: int | None = None,
         seed: int | None = 0,
@@ -125,8 +129,8 @@ class Network(Differentiable):
 
     def _allocate(self) -> None:
         self._theta = _engine.Memory(self.n_parameters * self.dtype.itemsize).array(self.dtype)
-        self.weights = [connection.weight_view(self.theta) for connection in self.connections]
-        self.biases = [connection.bias_view(self.theta) for connection in self.connections]
+        self.weights = tuple(place.weight_view(self.theta) for place in self.connections)
+        self.biases = tuple(place.bias_view(self.theta) for place in self.connections)
         self.sessions = Sessions(self)
 
     @property
@@ -142,7 +146,7 @@ class Network(Differentiable):
     @memory.setter
     def memory(self, memory: str) -> None:
         layer_memory(self.connections, as_choice(memory, "memory", MEMORY_MODES))
-        self._memory = memory
+        self._memory = _memory_beside(memory, self._schedule)
         self.sessions.forget()
 
     @property
@@ -162,7 +166,8 @@ class Network(Differentiable):
 
     @schedule.setter
     def schedule(self, schedule: str) -> None:
-        self._schedule = as_choice(schedule, "schedule", SCHEDULES)
+        _memory_beside(self._memory, as_choice(schedule, "schedule", SCHEDULES))
+        self._schedule = schedule
         self.sessions.forget()
 
     @property
@@ -210,7 +215,8 @@ class Network(Differentiable):
         validation_data : tuple, optional
             ``(X, y)`` or ``(X, y, sample_weight)``: its loss, and metrics, after every epoch.
         sample_weight : array_like, shape (N,), optional
-            s_i of the mean Σ s_i ℓ_i / Σ s_i over a batch.
+            s_i of the mean Σ s_i ℓ_i / Σ s_i over a batch. One whose weights are all zero makes no
+            step.
         shuffle : bool
             Whether each epoch takes the samples in a new order.
         metrics : names or functions of (y, t)
@@ -267,6 +273,20 @@ class Network(Differentiable):
         -------
         float
             The loss of the batch, before the update.
+
+        Raises
+        ------
+        TypeError, ValueError, NonFiniteLossError
+            As in `fit`.
+
+        Examples
+        --------
+        >>> import numpy as np, fnn_core as fnn
+        >>> net, optimizer = fnn.Network([fnn.Dense(1)], input_shape=2), fnn.SGD(0.1)
+        >>> X, y = np.ones((5, 2)), np.zeros((5, 1))
+        >>> first, second = (net.step(X, y, optimizer) for _ in range(2))
+        >>> second < first
+        True
         """
         if sample_weight is None and update == "auto":
             known = self._named_optimizers.get(optimizer) if type(optimizer) is str else optimizer
@@ -279,6 +299,17 @@ class Network(Differentiable):
         """F_n(X), shape ``(N, *output_shape)``; written to `out` where given.
 
         Any N, in blocks; from several Python threads at once, if need be.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where `X` is not as in `fit`, or `out` not a contiguous array of that shape and dtype.
+
+        Examples
+        --------
+        >>> import numpy as np, fnn_core as fnn
+        >>> fnn.Network([fnn.Dense(3)], input_shape=2).predict(np.zeros((5, 2))).shape
+        (5, 3)
         """
         if out is None:
             outputs = _engine.Forward.try_one(self.sessions.inference(), self.theta, X)
@@ -314,8 +345,10 @@ class Network(Differentiable):
                 "out: expected a C-contiguous writeable array of shape "
                 f"{(len(inputs), *self.output_shape)}, got {out.shape}"
             )
-        elif np.may_share_memory(out, inputs):
-            raise ValueError("out: expected an array that does not share memory with X")
+        elif np.may_share_memory(out, inputs) or np.may_share_memory(out, self.theta):
+            raise ValueError(
+                "out: expected an array that shares no memory with X or with the parameters"
+            )
         compiled = self.sessions.inference()
         forward = _engine.Forward(
             compiled,
@@ -330,7 +363,19 @@ class Network(Differentiable):
         return out
 
     def loss(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The mean loss Σ s_i ℓ(y_i, F_n(x_i)) / Σ s_i; arguments as in `fit`."""
+        """The mean loss Σ s_i ℓ(y_i, F_n(x_i)) / Σ s_i; arguments as in `fit`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument is not as in `fit`.
+
+        Examples
+        --------
+        >>> import numpy as np, fnn_core as fnn
+        >>> fnn.Network([fnn.Dense(1)], input_shape=2).loss(np.zeros((5, 2)), np.full((5, 1), 3.0))
+        9.0
+        """
         data = as_data(self, X, y, sample_weight)
         if isinstance(self.loss_function, Loss):
             return self.loss_function.mean(data.targets, self.predict(data.inputs), data.weights)
@@ -357,7 +402,14 @@ class Network(Differentiable):
         Returns
         -------
         MemoryPlan
-            Prints as a table. What it says is what is allocated.
+            Prints as a table. What it says is what a step allocates, on labels where the loss takes
+            them. What grows with the data and not with the batch is not in it: the order of
+            shuffled samples, and what validation and metrics take.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument is not as in `fit`.
 
         Examples
         --------
@@ -451,9 +503,18 @@ class Network(Differentiable):
         )
 
 
+def _memory_beside(memory: str, schedule: str) -> str:
+    """The memory mode, which has to go with the schedule."""
+    if memory == "checkpoint" and schedule not in ("auto", "blocks"):
+        raise ValueError(
+            f"schedule = {schedule!r}: expected 'auto' or 'blocks' with memory = 'checkpoint'"
+        )
+    return memory
+
+
 def _name_of_dtype(dtype: Any) -> Any:
     """The name of a dtype, as "float32" of numpy.float32; anything else as it is."""
     try:
-        return np.dtype(dtype).name
+        return dtype if dtype is None else np.dtype(dtype).name
     except TypeError:
         return dtype

@@ -125,6 +125,10 @@ class Curvature(LinearOperator):
 class Objective:
     """The mean loss as a function of a flat θ, for `scipy.optimize`; the net's own θ stays.
 
+    Results are float64, which some of SciPy's methods insist on, for the start as well. A net of float32 computes them in
+    its own precision, which may end a search early; differences of its losses, which a method takes
+    without `jac`, are mostly rounding.
+
     Examples
     --------
     >>> import numpy as np, scipy.optimize, fnn_core as fnn
@@ -148,12 +152,13 @@ class Objective:
 
     def jac(self, theta: Any) -> np.ndarray:
         """Its gradient, shape ``(n_parameters,)``."""
-        return self._value_and_gradient(theta)[1]
+        return self._value_and_gradient(theta)[1].astype(np.float64, copy=False)
 
     def hessp(self, theta: Any, v: Any) -> np.ndarray:
         """Its Hessian at `theta` times `v`."""
         at = _as_theta(self._net, theta, "theta")
-        return Curvature(self._net, self._data, False, at).matvec(_as_theta(self._net, v, "v"))
+        curvature = Curvature(self._net, self._data, False, at)
+        return curvature.matvec(_as_theta(self._net, v, "v")).astype(np.float64, copy=False)
 
     def _value_and_gradient(self, theta: Any) -> tuple[float, np.ndarray]:
         at = _as_theta(self._net, theta, "theta")

@@ -397,13 +397,11 @@ def plan_inference(wanted: Pass) -> PassPlan:
     rows_of_block = block_rows(wanted, layers, quickest_schedule(wanted, may_stream=False))
     workspace = Workspace()
     dtype = wanted.dtype
-    shape = (rows_of_block, max(layer.row for layer in layers))
-    places = [
-        workspace.add(f"turn {turn}", f"outputs, turn {turn}", "F", shape, dtype)
-        for turn in range(min(2, len(layers)))
-    ]
-    for k, layer in enumerate(layers):
-        layer.kept = layer.signal = places[k % 2]
+    for turn, taking_it in enumerate((layers[::2], layers[1::2])):
+        shape = (rows_of_block, max((layer.row for layer in taking_it), default=0))
+        place = workspace.add(f"turn {turn}", f"outputs, turn {turn}", "F", shape, dtype)
+        for layer in taking_it:
+            layer.kept = layer.signal = place
     workspace.add("prediction", "loss slope", "L", (rows_of_block, layers[-1].outputs), dtype)
     workspace.add("scratch", "packed operands, strips", "", (_scratch_entries(wanted),), dtype)
     flops = flops_of_sample(wanted.connections)

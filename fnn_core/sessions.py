@@ -12,7 +12,7 @@ import numpy as np
 
 from fnn_core import _engine
 from fnn_core._blas import THREADS as BLAS_THREADS
-from fnn_core.cutting import BACKWARD_ROWS
+from fnn_core.cutting import BACKWARD_ROWS, forward_rows
 from fnn_core.data import Data
 from fnn_core.layers import Connection
 from fnn_core.losses import Loss, NamedLoss
@@ -29,9 +29,6 @@ from fnn_core.privacy import DPSGD
 
 if TYPE_CHECKING:
     from fnn_core.network import Network
-
-#: Samples that an inference plan is made for: enough that its blocks are whole.
-INFERENCE_ROWS = 256
 
 
 def _private_settings(optimizer: Optimizer) -> dict[str, Any]:
@@ -222,16 +219,20 @@ class Sessions:
         _engine.weight_product(compiled, inputs, delta, part)
         return gradient
 
+    def _forward_pass(self, labels: bool) -> Pass:
+        net = self._net
+        return self._pass(forward_rows(net.connections, net.dtype.itemsize), labels)
+
     def tangents(self, labels: bool = False) -> _engine.CompiledPlan:
         """The plan of passes with tangents."""
         return self._compiled(
-            f"tangents {labels}", None, lambda: plan_tangents(self._pass(INFERENCE_ROWS, labels))
+            f"tangents {labels}", None, lambda: plan_tangents(self._forward_pass(labels))
         )
 
     def inference(self, labels: bool = False) -> _engine.CompiledPlan:
         """The plan of forward passes."""
         return self._compiled(
-            f"inference {labels}", None, lambda: plan_inference(self._pass(INFERENCE_ROWS, labels))
+            f"inference {labels}", None, lambda: plan_inference(self._forward_pass(labels))
         )
 
     def blas_held(self, compiled: _engine.CompiledPlan) -> AbstractContextManager[None]:

@@ -75,7 +75,8 @@ def read_table(path: str | Path, target: str | None = None) -> Table:
     Parameters
     ----------
     path : str or Path
-        The file. A CSV file may lack the line of column names if all its values are numbers.
+        The file. A CSV file may lack the line of column names if all its values are numbers; a
+        first line of 0, 1, 2 and so on is taken for one.
     target : str, optional
         The target column's name or index, by default the last column. In an NPZ file, the name of
         the target's array, by default ``y``; the features are its array ``X``.
@@ -103,7 +104,9 @@ def read_table(path: str | Path, target: str | None = None) -> Table:
 def _read_csv(path: Path, target: str | None) -> tuple[NDArray[Any], NDArray[Any]]:
     pandas = optional("pandas")
     first = pandas.read_csv(path, header=None, nrows=1)
-    numeric = all(map(pandas.api.types.is_numeric_dtype, first.dtypes))
+    # Columns without names of their own are often written as 0, 1, 2 and so on.
+    numbered = first.shape[1] > 1 and list(first.iloc[0]) == list(range(first.shape[1]))
+    numeric = not numbered and all(map(pandas.api.types.is_numeric_dtype, first.dtypes))
     frame = pandas.read_csv(path, header=None if numeric else "infer", low_memory=False)
     return _split_frame(frame, target)
 
@@ -180,7 +183,10 @@ def _split_frame(frame: Any, target: str | None) -> tuple[NDArray[Any], NDArray[
     for name in categorical:
         if types.is_datetime64_any_dtype(frame[name].dtype):
             raise TableError(f"column {name!r} holds dates; turn them into numbers first")
-        count = frame[name].nunique()
+        try:
+            count = frame[name].nunique()
+        except TypeError:
+            raise TableError(f"column {name!r} holds neither numbers nor text") from None
         if count > MAX_CATEGORIES:
             raise TableError(
                 f"column {name!r} holds text with {count} distinct values; "

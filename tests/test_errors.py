@@ -344,3 +344,11 @@ def test_the_boundary_checks_what_changed_under_it():
         net.theta = np.zeros(3)
     assert net.theta.size == net.n_parameters
     net.predict(np.zeros((2, D)))
+
+
+def test_own_slopes_must_be_finite():
+    """Where the value is: else the parameters would be lost before a loss shows it."""
+    for wrong in (NAN, INF):
+        loss = fnn.Loss(lambda y, t: ((t - y) ** 2).sum(1), lambda y, t, w=wrong: t * 0 + w)
+        net = nets.network([D, OUT], loss=loss)
+        refuses(net, lambda net=net: net.fit(*data()), "slope(y, t)", "finite")

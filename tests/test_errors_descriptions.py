@@ -249,3 +249,18 @@ def test_an_optimizer_stays_free_where_nothing_was_trained():
     with pytest.raises(ValueError, match="schedule"):
         net.step(X, y, optimizer, update="immediate")
     other.step(X, y, optimizer)
+
+
+def test_a_layer_is_read_once():
+    """Nets share it: a later change would hold for some of their calls and not for others."""
+    layer = fnn.Dense(3, "relu")
+    for name, value in (("trainable", False), ("units", 4)):
+        with pytest.raises(AttributeError, match=f"Dense.{name}.*description"):
+            setattr(layer, name, value)
+    assert (layer.trainable, layer.units) == (True, 3)
+
+
+def test_weights_are_written_to_in_place():
+    net = network()
+    with pytest.raises(TypeError):
+        net.weights[0] = np.zeros((3, 4))

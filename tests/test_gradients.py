@@ -1,11 +1,16 @@
 """Theorem 7: the engine's gradients against Algorithm 2 in NumPy, and against Definition 1."""
 
+import copy
+import pickle
+
 import nets
 import numpy as np
 import pytest
 import reference
 from hypothesis import given
 from hypothesis import strategies as st
+
+import fnn_core as fnn
 
 WIDTHS = [  # depth 1 to 6; ones, primes, and odd tails on both sides of a vector and of a tile
     [3, 1],
@@ -292,3 +297,23 @@ def test_gradients_change_nothing(rng):
     nets.assert_same_bits(net.theta, before)
     nets.assert_same_bits(one[1].theta, two[1].theta)
     assert one[0] == two[0]
+
+
+def test_a_copy_of_gradients_is_whole(rng):
+    """Its weights and biases are views of its own theta: it can be written to again."""
+    net = nets.network([4, 5, 2])
+    X, y = rng.normal(size=(9, 4)), rng.normal(size=(9, 2))
+    first = net.gradients(X, y)[1]
+    for copied in (copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
+        nets.assert_same_bits(copied.weights[1], first.weights[1])
+        net.gradients(X, 2 * y, out=copied)
+        assert np.shares_memory(copied.theta, copied.weights[1])
+        assert not np.array_equal(copied.weights[1], first.weights[1])
+
+
+def test_gradients_are_not_written_over_the_parameters(rng):
+    net = nets.network([4, 5, 2])
+    X, y = rng.normal(size=(9, 4)), rng.normal(size=(9, 2))
+    wrong = fnn.Gradients(net.connections, net.theta)
+    with pytest.raises(ValueError, match="out"):
+        net.gradients(X, y, out=wrong)

@@ -146,3 +146,20 @@ def test_describes_itself():
     assert "Dense" in repr(net.layers[0])
     assert "29" in repr(net.layers[0])
     assert "Network" in repr(net)
+
+
+def test_few_large_samples_take_little_memory():
+    """As many go forward together as a near cache holds, however many threads are idle."""
+    net = fnn.Network(
+        [fnn.Conv(8, 3, "relu", padding="same"), fnn.Conv(1, 1)], (600, 500, 3), n_threads=2
+    )
+    X = np.zeros((1, 600, 500, 3), np.float32)
+    sample = 600 * 500 * 8 * 4
+    for call, most in (
+        (lambda: net.predict(X), 3 * sample),
+        (lambda: net.loss(X, X[..., :1]), 0),
+        (lambda: net.jvp(X, dX=X), 20 * sample),
+    ):
+        before = fnn.testing.allocation_counts().bytes
+        call()
+        assert fnn.testing.allocation_counts().bytes - before <= most

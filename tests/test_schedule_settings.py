@@ -215,10 +215,20 @@ def test_samples_that_do_not_go_independently(schedule, rng):
     refuses(net, X, y, "blocks", "layers")
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES[1:])
-def test_checkpoints_go_with_blocks_alone(schedule, rng):
-    net = nets.network([5, 8, 8, 8, 2], memory="checkpoint", schedule=schedule)
-    refuses(net, *data(rng, 5, 200, 2), "blocks", "checkpoint")
+@pytest.mark.parametrize("schedule", [s for s in SCHEDULES if s not in ("auto", "blocks")])
+def test_checkpoints_go_with_blocks_alone(schedule):
+    """Wherever the one meets the other."""
+    widths = [5, 8, 8, 8, 2]
+    other, checkpoints = nets.network(widths, schedule=schedule), nets.network(widths)
+    checkpoints.memory = "checkpoint"
+    for call in (
+        lambda: nets.network(widths, memory="checkpoint", schedule=schedule),
+        lambda: setattr(other, "memory", "checkpoint"),
+        lambda: setattr(checkpoints, "schedule", schedule),
+    ):
+        with pytest.raises(ValueError, match=r"blocks.*checkpoint"):
+            call()
+    assert (other.memory, checkpoints.schedule) == ("auto", "auto")
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

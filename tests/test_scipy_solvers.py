@@ -7,6 +7,8 @@ from scipy.optimize import check_grad, minimize
 from scipy.sparse.linalg import aslinearoperator, cg, eigsh, lsmr, lsqr
 from test_operators import case, close
 
+import fnn_core as fnn
+
 
 def test_objective(rng):
     net, _, X, y = case("image", "tanh", "softmax_cross_entropy")
@@ -112,3 +114,18 @@ def test_newtons_method_ends_quadratically():
     assert found.success
     assert np.linalg.norm(objective.jac(found.x)) <= 1e-10
     assert found.nit < 25
+
+
+@pytest.mark.parametrize("method", ["TNC", "SLSQP", "L-BFGS-B", "trust-krylov"])
+def test_methods_that_insist_on_float64(method, rng):
+    """Also of a net in float32."""
+    net = fnn.Network([fnn.Dense(4, "tanh"), fnn.Dense(1)], input_shape=2)
+    X = rng.normal(size=(40, 2))
+    objective = net.objective(X, np.tanh(X[:, :1]))
+    found = minimize(
+        objective.fun, net.theta.astype(float), jac=objective.jac, method=method,
+        options={"maxiter": 5},
+        hessp=objective.hessp if method == "trust-krylov" else None,
+    )  # fmt: skip
+    assert objective.jac(net.theta).dtype == objective.hessp(net.theta, net.theta).dtype == float
+    assert found.fun < objective.fun(net.theta)

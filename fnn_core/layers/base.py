@@ -27,6 +27,14 @@ class Layer:
     trainable: bool = True
     initializer: Initializer | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__:
+            raise AttributeError(
+                f"{type(self).__name__}.{name} = {value!r}: a layer is a description, which nets "
+                "share and read once; describe another, and copy the parameters"
+            )
+        super().__setattr__(name, value)
+
     def connect(self, input_shape: Shape) -> Connection:
         """The layer's sizes where its input has that shape."""
         raise NotImplementedError

@@ -97,9 +97,10 @@ def _check_pad(value: Any, whole: Any) -> int:
             f"padding = {whole!r}: expected 'valid', 'same', an int, one int an axis, or one "
             "(before, after) pair an axis"
         )
-    if not 0 <= value <= 2**31:
+    pad = int(value)
+    if not 0 <= pad <= 2**31:
         raise ValueError(f"padding = {whole!r}: expected numbers in 0..2**31")
-    return int(value)
+    return pad
 
 
 def check_padding(padding: Any) -> Padding:
