@@ -124,7 +124,7 @@ def test_methods_that_insist_on_float64(method, rng):
     objective = net.objective(X, np.tanh(X[:, :1]))
     found = minimize(
         objective.fun, net.theta.astype(float), jac=objective.jac, method=method,
-        options={"maxiter": 5},
+        options={"maxfun": 20} if method == "TNC" else {"maxiter": 5},
         hessp=objective.hessp if method == "trust-krylov" else None,
     )  # fmt: skip
     assert objective.jac(net.theta).dtype == objective.hessp(net.theta, net.theta).dtype == float
