@@ -69,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     peak = machine.measure_fma_peak(options.dtype, threads)
     print_header(installed, options.dtype, threads, peak)
     modules = [module for kind in installed for module in kind.modules]
-    about = {"dtype": options.dtype} | machine.describe(modules)
+    settings = {name: getattr(options, name) for name in ("dtype", "rounds", "seconds")}
+    about = settings | machine.describe(modules)
     wrong = 0
     rows: dict[str, Any] = {}
     for net in nets:

@@ -26,10 +26,19 @@ COPIED_BYTES = 256 * 2**20
 TRIES = 7
 
 
+def one_of_each_core(processors: Iterable[int]) -> list[int]:
+    """The last processor of each core among these, where the system tells; else all of them."""
+    cores: dict[str, int] = {}
+    for number in sorted(processors):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
+        cores[siblings.read_text() if siblings.exists() else str(number)] = number
+    return sorted(cores.values())
+
+
 def available_cores() -> int:
     """How many cores the process may run on."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
+        return len(one_of_each_core(os.sched_getaffinity(0)))
     return os.cpu_count() or 1
 
 
@@ -48,7 +57,10 @@ def limit_threads(count: int) -> None:
         f"--xla_cpu_multi_thread_eigen={eigen} intra_op_parallelism_threads={count}"
     )
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-count:])
+        available = os.sched_getaffinity(0)
+        chosen = one_of_each_core(available)[-count:]
+        others = sorted(available - set(chosen))  # where there are more threads than cores
+        os.sched_setaffinity(0, chosen + others[: count - len(chosen)])
 
 
 def most_a_second(tasks: Sequence[Callable[[], float]]) -> float:
@@ -106,17 +118,23 @@ def measure_bandwidth(threads: int) -> float:
 
 
 def describe(modules: Iterable[str]) -> dict[str, Any]:
-    """The processor, and the versions of Python and of modules, to keep beside measurements."""
+    """The processor, and the versions of Python and of modules, to keep beside measurements.
+
+    With fnn_core among them, the instruction set that it uses, too.
+    """
     cpu = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
         lines = info.read_text().splitlines()
         cpu = next((line.partition(": ")[2] for line in lines if "model name" in line), cpu)
-    return {
+    imported = {
+        name: importlib.import_module(name) for name in ("numpy", "scipy", *dict.fromkeys(modules))
+    }
+    about = {
         "cpu": cpu,
         "python": platform.python_version(),
-        "versions": {
-            module: importlib.import_module(module).__version__
-            for module in ("numpy", "scipy", *dict.fromkeys(modules))
-        },
+        "versions": {name: module.__version__ for name, module in imported.items()},
     }
+    if "fnn_core" in imported:
+        about["isa"] = imported["fnn_core"].build_info()["isa"]
+    return about

@@ -88,21 +88,29 @@ def test_layers_of_every_kind_and_the_same_masks(n_threads, update, dtype):
     assert_same(one, two)
 
 
+@pytest.mark.parametrize("gemm", ["native", "blas"])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_wide_layers(activation):
-    """Wide enough that products go to BLAS."""
+def test_wide_layers(activation, gemm):
+    """Wide enough for several panels; the bits of BLAS depend on how a layer is cut."""
     for update in UPDATES:
         one, two = (
             trained(
                 lambda memory=memory: nets.network(
-                    [30, 523, 521, 522, 523, 5], activation, memory=memory, dtype="float32"
+                    [30, 523, 521, 522, 523, 5],
+                    activation,
+                    memory=memory,
+                    dtype="float32",
+                    gemm=gemm,
                 ),
                 140,
                 update,
             )
             for memory in ("auto", "checkpoint")
         )
-        assert_same(one, two, update)
+        for got, want in zip(two, one, strict=True):
+            nets.assert_close(got, want, "float32", 500, what=update)
+            if gemm == "native":
+                nets.assert_same_bits(got, want, update)
 
 
 def test_frozen_layers():

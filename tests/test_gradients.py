@@ -149,16 +149,17 @@ def test_batches_across_blocks(n, dtype, rng):
     check(net, ["tanh", "identity"], "squared_error", X, y, dtype=dtype)
 
 
+@pytest.mark.parametrize("gemm", ["native", "blas"])
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("mode", nets.MODES)
 @pytest.mark.parametrize(
     ("n", "activation"),
     [(3, "tanh"), (67, "tanh"), (300, "tanh"), (67, "sigmoid"), (67, "relu"), (777, "relu")],
 )
-def test_wide_layers(n, activation, mode, dtype, rng):
-    """Wide enough for several panels, and for BLAS; activations that tiles know, by blocks."""
+def test_wide_layers(n, activation, mode, dtype, gemm, rng):
+    """Wide enough for several panels; activations that tiles know, by blocks."""
     net = nets.network(
-        [61, 523, 521, 10], activation, "softmax_cross_entropy", dtype=dtype, memory=mode
+        [61, 523, 521, 10], activation, "softmax_cross_entropy", dtype=dtype, memory=mode, gemm=gemm
     )
     X, y = rng.normal(size=(n, 61)).astype(dtype), rng.integers(0, 10, n)
     names = [activation, activation, "identity"]

@@ -78,10 +78,11 @@ def test_immediate_is_deferred(optimizer, mode, dtype):
         nets.assert_same_bits(other[2], deferred[2], optimizer)
 
 
+@pytest.mark.parametrize("gemm", ["native", "blas"])
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_wide_layers(activation, dtype):
-    """Wide enough that BLAS is called, panel by panel."""
+def test_wide_layers(activation, dtype, gemm):
+    """Wide enough for several panels."""
     rng = np.random.default_rng(3)
     X, y = rng.normal(size=(140, 30)).astype(dtype), rng.integers(0, 9, 140)
     thetas = []
@@ -89,7 +90,12 @@ def test_wide_layers(activation, dtype):
     for mode in modes:
         for update in ("deferred", "immediate"):
             net = nets.network(
-                [30, 523, 521, 9], activation, "softmax_cross_entropy", memory=mode, dtype=dtype
+                [30, 523, 521, 9],
+                activation,
+                "softmax_cross_entropy",
+                memory=mode,
+                dtype=dtype,
+                gemm=gemm,
             )
             net.fit(X, y, batch_size=70, update=update)
             thetas.append(net.theta.copy())

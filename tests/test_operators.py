@@ -113,10 +113,12 @@ def test_batches_across_blocks(n, rng):
     close(dX, T)
 
 
-def test_wide_layers(rng):
-    """Wide enough that products go to BLAS."""
+@pytest.mark.parametrize("gemm", ["native", "blas"])
+def test_wide_layers(gemm, rng):
+    """Wide enough for several panels."""
     specs = [images.Dense(523, "tanh"), images.Dense(521, "tanh"), images.Dense(3)]
-    net, layers = images.both(specs, (40,), "softmax_cross_entropy")
+    net, layers = images.both(specs, (40,), "softmax_cross_entropy", gemm=gemm)
+    assert net.sessions.tangents().uses_blas == (gemm == "blas")
     X, y = rng.normal(size=(70, 40)), rng.dirichlet(np.ones(3), 70)
     v = rng.normal(size=net.theta.size)
     want = reference_operators.tangent(layers, X, *images.split(net, v), 0 * X)[3][-1]

@@ -78,14 +78,15 @@ def test_same_bits_for_any_batch(n, rng):
         nets.assert_same_bits(net.gradients(X, y)[1].theta, expected, f"{n_threads} threads")
 
 
+@pytest.mark.parametrize("gemm", ["native", "blas"])
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("n", [63, 70, 300])
-def test_same_bits_for_wide_layers(n, dtype, rng):
-    """Wide enough that products go to BLAS, which is held to one thread and to fixed shapes."""
+def test_same_bits_for_wide_layers(n, dtype, gemm, rng):
+    """Wide enough for several panels; BLAS is held to one thread and to fixed shapes."""
     X, y = rng.normal(size=(n, 40)).astype(dtype), rng.normal(size=(n, 3)).astype(dtype)
     thetas = []
     for n_threads in (1, 2, 3, 8):
-        net = nets.network([40, 523, 521, 3], "relu", dtype=dtype, n_threads=n_threads)
+        net = nets.network([40, 523, 521, 3], "relu", dtype=dtype, n_threads=n_threads, gemm=gemm)
         net.fit(X, y, batch_size=n, epochs=2, update="immediate", validation_data=(X, y))
         thetas.append(np.concatenate([net.theta, net.predict(X).ravel()]))
     for theta in thetas[1:]:
