@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fnn_core import _engine, storage, training
+from fnn_core import _engine, inference, storage, training
 from fnn_core.callbacks import History
-from fnn_core.checks import as_choice, as_inputs, as_positive_int, as_seed, as_shape
+from fnn_core.checks import as_choice, as_positive_int, as_seed, as_shape
 from fnn_core.costs import SCHEDULES
 from fnn_core.cutting import GEMMS
 from fnn_core.data import as_data
@@ -20,7 +19,7 @@ from fnn_core.layers import Layer, as_layers, connect
 from fnn_core.losses import Loss, as_loss
 from fnn_core.optimizers import Optimizer, as_optimizer
 from fnn_core.parallelism import MOST_THREADS, available_threads
-from fnn_core.plan import Buffer, MemoryPlan
+from fnn_core.plan import MemoryPlan
 from fnn_core.planning import MEMORY_MODES, layer_memory
 from fnn_core.sessions import Sessions
 
@@ -315,7 +314,7 @@ class Network(Differentiable):
             outputs = _engine.Forward.try_one(self.sessions.inference(), self.theta, X)
             if outputs is not None:
                 return outputs
-        return self._forward(X, out, probabilities=False)
+        return inference.predict(self, X, out, probabilities=False)
 
     def predict_proba(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
         """Probabilities, shape ``(N, *output_shape)``: the loss's softmax or sigmoid of F_n(X).
@@ -330,37 +329,7 @@ class Network(Differentiable):
                 f"predict_proba: the loss {self.loss_function.name} has no probabilities; "
                 "softmax_cross_entropy and binary_cross_entropy have"
             )
-        return self._forward(X, out, probabilities=True)
-
-    def _forward(self, X: Any, out: np.ndarray | None, probabilities: bool) -> np.ndarray:
-        inputs = as_inputs(X, self.input_shape, self.dtype)
-        if out is None:
-            out = np.empty((len(inputs), *self.output_shape), self.dtype)
-        elif not isinstance(out, np.ndarray) or out.dtype != self.dtype:
-            raise TypeError(
-                f"out: expected an array of {self.dtype}, got {getattr(out, 'dtype', out)!r}"
-            )
-        elif out.shape != (len(inputs), *self.output_shape) or not out.flags.carray:
-            raise ValueError(
-                "out: expected a C-contiguous writeable array of shape "
-                f"{(len(inputs), *self.output_shape)}, got {out.shape}"
-            )
-        elif np.may_share_memory(out, inputs) or np.may_share_memory(out, self.theta):
-            raise ValueError(
-                "out: expected an array that shares no memory with X or with the parameters"
-            )
-        compiled = self.sessions.inference()
-        forward = _engine.Forward(
-            compiled,
-            self.theta,
-            _engine.Samples(compiled, inputs),
-            outputs=out,
-            probabilities=probabilities,
-        )
-        with self.sessions.blas_held(compiled):
-            forward.run()
-        forward.close()
-        return out
+        return inference.predict(self, X, out, probabilities=True)
 
     def loss(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The mean loss Σ s_i ℓ(y_i, F_n(x_i)) / Σ s_i; arguments as in `fit`.
@@ -376,23 +345,7 @@ class Network(Differentiable):
         >>> fnn.Network([fnn.Dense(1)], input_shape=2).loss(np.zeros((5, 2)), np.full((5, 1), 3.0))
         9.0
         """
-        data = as_data(self, X, y, sample_weight)
-        if isinstance(self.loss_function, Loss):
-            return self.loss_function.mean(data.targets, self.predict(data.inputs), data.weights)
-        compiled = self.sessions.inference(data.labels)
-        forward = _engine.Forward(
-            compiled,
-            self.theta,
-            _engine.Samples(compiled, data.inputs, data.targets, data.weights),
-            losses=True,
-            weight=data.total_weight,
-        )
-        with self.sessions.blas_held(compiled):
-            forward.run()
-        forward.close()
-        mean = forward.mean_loss()
-        assert mean is not None
-        return mean
+        return inference.loss(self, as_data(self, X, y, sample_weight))
 
     def memory_plan(
         self, batch_size: int = 32, optimizer: str | Optimizer = "adam", update: str = "auto"
@@ -420,28 +373,7 @@ class Network(Differentiable):
         >>> plan.parameter_bytes, plan.optimizer_bytes
         (30040, 60080)
         """
-        chosen = as_optimizer(optimizer)
-        planned = self.sessions.training_plan(
-            as_positive_int(batch_size, "batch_size"),
-            self.loss_function.takes_labels,
-            training.update_of(self, update, chosen),
-            chosen,
-        )
-        parameters = Buffer("parameters", "θ", (self.n_parameters,), self.dtype)
-        states = [
-            replace(parameters, name=f"optimizer state {slot + 1}", symbol="")
-            for slot in range(sum(chosen.state_slots))
-        ]
-        return MemoryPlan(
-            parameter_bytes=parameters.bytes,
-            optimizer_bytes=sum(state.bytes for state in states),
-            workspace_bytes=planned.workspace_bytes,
-            buffers=(parameters, *states, *planned.buffers),
-            title=f"memory = {self.memory!r}, batch of {batch_size}, "
-            f"{type(chosen).__name__.lower()}, update = {update!r}, "
-            f"schedule = {planned.schedule!r}",
-            schedule=planned.schedule,
-        )
+        return training.memory_plan(self, batch_size, as_optimizer(optimizer), update)
 
     def save(self, path: Any) -> None:
         """Write the net as a safetensors file, its description as JSON in the metadata.

@@ -61,7 +61,7 @@ def layer_memory(connections: Sequence[Connection], mode: str) -> list[str]:
     return chosen
 
 
-def _scratch_entries(wanted: Pass) -> int:
+def scratch_entries(wanted: Pass) -> int:
     """What a map needs while it works: packed operands of products, strips of images."""
     real_bytes = wanted.dtype.itemsize
     entries = [0]
@@ -75,7 +75,7 @@ def _scratch_entries(wanted: Pass) -> int:
     return -(-max(entries) // unit) * unit  # so that each thread's is aligned
 
 
-def _keep_apart(layers: list[LayerPlan], wanted: Pass) -> None:
+def keep_apart(layers: list[LayerPlan], wanted: Pass) -> None:
     """A line of the cache between samples of dense layers whose rows would share few of its sets.
 
     Products need not copy them then, above all that with the weights' transpose, which would copy
@@ -89,7 +89,7 @@ def _keep_apart(layers: list[LayerPlan], wanted: Pass) -> None:
             layer.row = layer.outputs + line
 
 
-def _finish(
+def finish(
     wanted: Pass,
     layers: list[LayerPlan],
     workspace: Workspace,
@@ -100,6 +100,7 @@ def _finish(
     schedule: str = "blocks",
     copies: int = 1,
 ) -> PassPlan:
+    """The plan of a pass whose buffers are known; what only a training pass has is none."""
     connections = wanted.connections
     trained = [layer.trainable for layer in layers]
     widest = max(layer.row for layer in layers)
@@ -129,7 +130,7 @@ def _finish(
         gradient_entries=0,
         offsets=workspace.offsets,
         buffers=workspace.all_buffers(),
-        scratch_bytes=_scratch_entries(wanted) * wanted.dtype.itemsize,
+        scratch_bytes=scratch_entries(wanted) * wanted.dtype.itemsize,
         keeps_factors=False,
         serial_flops=SERIAL_FLOPS,
         sample_gradient_bytes=max(layer.n_parameters for layer in layers) * wanted.dtype.itemsize,
@@ -175,7 +176,7 @@ def plan_training(
     cut = replace(wanted, threads=2) if keeps_factors else wanted
     layers = plan_layers(cut, ["store"] * len(modes) if keeps_factors else modes)
     if not hands_out_factors:
-        _keep_apart(layers, wanted)
+        keep_apart(layers, wanted)
     alike = quickest_schedule(wanted, may_stream=False) if memory == "checkpoint" else schedule
     rows_of_block = block_rows(cut, layers, alike)
     tasks = max(-(-rows // rows_of_block), *(layer.tasks for layer in layers))
@@ -208,7 +209,7 @@ def plan_training(
     _add_scratch(
         workspace, wanted, layers, rows_of_block, threads, gradient, keeps_factors=keeps_factors
     )
-    planned = _finish(
+    planned = finish(
         wanted, layers, workspace, threads, rows_of_block, flops=flops, schedule=schedule
     )
     planned = replace(planned, keeps_factors=keeps_factors, immediate=gradient == "panels")
@@ -239,7 +240,7 @@ def _plan_streaming(wanted: Pass, modes: Sequence[str], flops: int) -> PassPlan:
     threads = min(quickest_team(wanted, "streaming"), chunks)
     block = replace(alone, rows=rows_of_block)
     layers = plan_layers(block, modes)
-    _keep_apart(layers, block)
+    keep_apart(layers, block)
     for layer in layers:
         layer.chunks, layer.backward_rows = 1, rows_of_block
     of_thread = Workspace()
@@ -255,7 +256,7 @@ def _plan_streaming(wanted: Pass, modes: Sequence[str], flops: int) -> PassPlan:
     workspace.add("block_losses", "losses of chunks", "", sums, np.dtype(np.float64))
     runs = sum(-(-layer.n_parameters // _engine.run_length()) for layer in layers)
     workspace.add("norms", "squares of runs of G", "", (runs,), np.dtype(np.float64))
-    planned = _finish(
+    planned = finish(
         wanted, layers, workspace, threads, rows_of_block, flops=flops, schedule="streaming"
     )
     return replace(
@@ -340,7 +341,7 @@ def _add_scratch(
     """What a thread or a task needs for itself; none of it grows with the batch beyond a block."""
     dtype = wanted.dtype
     workspace.add(
-        "scratch", "packed operands, strips", "", (threads, _scratch_entries(wanted)), dtype
+        "scratch", "packed operands, strips", "", (threads, scratch_entries(wanted)), dtype
     )
     recomputed = [layer.memory == "recompute" for layer in layers]
     if any(recomputed):
@@ -387,54 +388,3 @@ def parts_at_once(chunks: int, threads: int) -> int:
 def _sent_back(layers: list[LayerPlan], gradient: str) -> list[LayerPlan]:
     """The layers from which delta goes on to what lies below: the inputs' is for the caller."""
     return layers if gradient == "elsewhere" else layers[1:]
-
-
-def plan_inference(wanted: Pass) -> PassPlan:
-    """A forward pass alone: in each thread's workspace the outputs take turns in two buffers."""
-    threads, wanted = max(1, wanted.threads), replace(wanted, threads=1)
-    layers = plan_layers(wanted, ["reuse"] * len(wanted.connections))
-    _keep_apart(layers, wanted)
-    rows_of_block = block_rows(wanted, layers, quickest_schedule(wanted, may_stream=False))
-    workspace = Workspace()
-    dtype = wanted.dtype
-    for turn, taking_it in enumerate((layers[::2], layers[1::2])):
-        shape = (rows_of_block, max((layer.row for layer in taking_it), default=0))
-        place = workspace.add(f"turn {turn}", f"outputs, turn {turn}", "F", shape, dtype)
-        for layer in taking_it:
-            layer.kept = layer.signal = place
-    workspace.add("prediction", "loss slope", "L", (rows_of_block, layers[-1].outputs), dtype)
-    workspace.add("scratch", "packed operands, strips", "", (_scratch_entries(wanted),), dtype)
-    flops = flops_of_sample(wanted.connections)
-    return _finish(wanted, layers, workspace, threads, rows_of_block, flops=flops, copies=threads)
-
-
-def plan_tangents(wanted: Pass) -> PassPlan:
-    """A pass that carries tangents (Propositions 5, 9), and its way back for second-order products.
-
-    Each thread takes blocks of samples through all layers in a workspace of its own.
-    """
-    threads, wanted = max(1, wanted.threads), replace(wanted, threads=1)
-    layers = plan_layers(wanted, ["reuse"] * len(wanted.connections))
-    rows_of_block = block_rows(wanted, layers, "blocks")
-    workspace = Workspace()
-    dtype = wanted.dtype
-    for k, (layer, connection) in enumerate(zip(layers, wanted.connections, strict=True), start=1):
-        shape = (rows_of_block, *connection.output_shape)
-
-        def add(name: str, symbol: str, k: int = k, shape: tuple[int, ...] = shape) -> int:
-            return workspace.add(f"{name} {k}", f"{name} {k}", f"{symbol}_{k}", shape, dtype)
-
-        layer.kept = layer.output = add("pre-activation", "a")
-        layer.kept_tangent = layer.output_tangent = add("tangent of a", "da")
-        if connection.layer.activation.name != "identity":
-            layer.output, layer.output_tangent = add("output", "F"), add("tangent of F", "dF")
-    widest = (rows_of_block, max(max(layer.inputs, layer.outputs) for layer in layers))
-    for turn in range(2):
-        workspace.add(f"delta {turn}", f"delta, turn {turn}", "T", widest, dtype)
-        workspace.add(
-            f"delta tangent {turn}", f"tangent of delta, turn {turn}", "dT", widest, dtype
-        )
-    workspace.add("prediction", "a term of a sum", "", widest, dtype)
-    workspace.add("scratch", "packed operands, strips", "", (_scratch_entries(wanted),), dtype)
-    flops = 3 * flops_of_sample(wanted.connections)
-    return _finish(wanted, layers, workspace, threads, rows_of_block, flops=flops, copies=threads)

@@ -14,17 +14,12 @@ from fnn_core import _engine
 from fnn_core._blas import THREADS as BLAS_THREADS
 from fnn_core.cutting import BACKWARD_ROWS, forward_rows
 from fnn_core.data import Data
+from fnn_core.forward_planning import plan_inference, plan_tangents
 from fnn_core.layers import Connection
 from fnn_core.losses import Loss, NamedLoss
 from fnn_core.optimizers import Optimizer
 from fnn_core.plan import Pass, PassPlan
-from fnn_core.planning import (
-    GRADIENT_ROWS,
-    plan_inference,
-    plan_tangents,
-    plan_training,
-    without_flatten,
-)
+from fnn_core.planning import GRADIENT_ROWS, plan_training, without_flatten
 from fnn_core.privacy import DPSGD
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from fnn_core.errors import NonFiniteLossError
 from fnn_core.losses import Loss
 from fnn_core.metrics import Metric, as_metrics, require_fitting, values
 from fnn_core.optimizers import Optimizer
+from fnn_core.plan import Buffer, MemoryPlan
 from fnn_core.planning import UPDATES
 from fnn_core.privacy import DPSGD, without_weights
 from fnn_core.progress import EpochBar
@@ -219,3 +221,28 @@ def step(
     if update == "auto" and sample_weight is None and not isinstance(optimizer, DPSGD):
         net.sessions.remember_step(optimizer, session)
     return loss
+
+
+def memory_plan(net: Network, batch_size: int, optimizer: Optimizer, update: str) -> MemoryPlan:
+    """`Network.memory_plan`."""
+    planned = net.sessions.training_plan(
+        as_positive_int(batch_size, "batch_size"),
+        net.loss_function.takes_labels,
+        update_of(net, update, optimizer),
+        optimizer,
+    )
+    parameters = Buffer("parameters", "θ", (net.n_parameters,), net.dtype)
+    states = [
+        replace(parameters, name=f"optimizer state {slot + 1}", symbol="")
+        for slot in range(sum(optimizer.state_slots))
+    ]
+    return MemoryPlan(
+        parameter_bytes=parameters.bytes,
+        optimizer_bytes=sum(state.bytes for state in states),
+        workspace_bytes=planned.workspace_bytes,
+        buffers=(parameters, *states, *planned.buffers),
+        title=f"memory = {net.memory!r}, batch of {batch_size}, "
+        f"{type(optimizer).__name__.lower()}, update = {update!r}, "
+        f"schedule = {planned.schedule!r}",
+        schedule=planned.schedule,
+    )

@@ -3,9 +3,9 @@
 import nets
 import numpy as np
 import pytest
+from operator_cases import case, close
 from scipy.optimize import check_grad, minimize
 from scipy.sparse.linalg import aslinearoperator, cg, eigsh, lsmr, lsqr
-from test_operators import case, close
 
 import fnn_core as fnn
 

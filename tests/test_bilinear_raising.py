@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import nets
 import numpy as np
 import pytest
-from test_bilinear import WithBias, data
+from bilinear_nets import WithBias, data
 
 import fnn_core as fnn
 
