@@ -107,7 +107,12 @@ class BilinearMap:
                 )
             _require_real(tensor.data, "tensor")
             return _TensorMap(sparse.coo_array(tensor), sizes)
-        dense = np.asarray(tensor)
+        if shape is not None:
+            raise ValueError(f"shape = {shape!r}: expected None, as the tensor is not sparse")
+        try:
+            dense = np.asarray(tensor)
+        except ValueError as error:  # ragged nested lists
+            raise ValueError(f"tensor: expected an array of 3 axes ({error})") from None
         if dense.ndim != 3 or 0 in dense.shape:
             raise ValueError(f"tensor: expected t[output, input, weight], got shape {dense.shape}")
         _require_real(dense, "tensor")

@@ -74,7 +74,7 @@ def check_map(map: BilinearMap, rng: np.random.Generator | None = None) -> None:
     """
     if not isinstance(map, BilinearMap):
         raise TypeError(f"map: expected a BilinearMap, got {map!r}")
-    rng = np.random.default_rng(0) if rng is None else rng
+    rng = _as_generator(rng)
     samples = 3
     input_shape, weight_shape, output_shape = (
         as_shape(getattr(map, name, None), f"map.{name}")
@@ -107,6 +107,12 @@ def check_map(map: BilinearMap, rng: np.random.Generator | None = None) -> None:
     _require_adjoint("gather: ⟨ι(b), h⟩ = ⟨b, ι*(h)⟩", (spread_b, h), (b, back))
 
 
+def _as_generator(rng: Any) -> np.random.Generator:
+    if rng is not None and not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng: expected a numpy.random.Generator or None, got {rng!r}")
+    return np.random.default_rng(0) if rng is None else rng
+
+
 def check_gradient(net: Network, X: Any, y: Any, rng: np.random.Generator | None = None) -> float:
     """The Taylor test of Definition 1: ``|f(θ + h) − f(θ) − Df(θ) h|`` falls with ``‖h‖²``.
 
@@ -128,12 +134,14 @@ def check_gradient(net: Network, X: Any, y: Any, rng: np.random.Generator | None
     ------
     AssertionError
         Where the slope is less than 1.8. Near a kink of a ReLU that may be no fault.
-    ValueError
-        Where the net is not of float64.
+    TypeError, ValueError
+        Where `net` is no net of float64, or X and y are not as in `Network.fit`.
     """
+    if not isinstance(getattr(net, "dtype", None), np.dtype):
+        raise TypeError(f"net: expected a Network, got {net!r}")
     if net.dtype != np.float64:
         raise ValueError(f"net: expected a net of float64, got {net.dtype}")
-    rng = np.random.default_rng(0) if rng is None else rng
+    rng = _as_generator(rng)
     objective = net.objective(X, y)
     theta = net.theta.copy()
     direction = rng.standard_normal(theta.size)

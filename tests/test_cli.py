@@ -108,6 +108,15 @@ def test_the_last_column_is_the_target_and_a_header_may_be_missing(fnn_command, 
     assert score(out) > 0.95
 
 
+def test_a_header_of_column_numbers(fnn_command, line, tmp_path):
+    """As pandas writes it of an array: no sample."""
+    path = tmp_path / "line.csv"
+    pandas.DataFrame(np.column_stack(line)).to_csv(path, index=False)
+    code, out, _ = fnn_command("train", path, *FAST)
+    assert code == 0
+    assert "160 samples to train on, 40 to validate on, 3 features, regression" in out
+
+
 def test_npy(fnn_command, line, tmp_path):
     features, target = line
     np.save(tmp_path / "line.npy", np.column_stack([target, features]))
@@ -231,6 +240,15 @@ def test_module_runs_as_the_command():
     command = [sys.executable, "-m", "fnn_core", "plan", "--inputs", "4", "--outputs", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("recompute: ")
+
+
+def test_a_reader_that_has_seen_enough():
+    """As of `fnn plan ... | head -1`: the end is quiet."""
+    command = [sys.executable, "-m", "fnn_core", "plan", "--inputs", "64", "--outputs", "10"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
 
 
 @pytest.mark.parametrize(

@@ -352,3 +352,17 @@ def test_own_slopes_must_be_finite():
         loss = fnn.Loss(lambda y, t: ((t - y) ** 2).sum(1), lambda y, t, w=wrong: t * 0 + w)
         net = nets.network([D, OUT], loss=loss)
         refuses(net, lambda net=net: net.fit(*data()), "slope(y, t)", "finite")
+
+
+def test_wrong_validation_weights_are_named():
+    X, y = data()
+    net = regression()
+    wrong = (X, y, -np.ones(N))
+    refuses(net, lambda: net.fit(X, y, validation_data=wrong), "validation_data[2]")
+
+
+def test_predictions_are_not_written_over_the_parameters():
+    net = nets.network([D, D + 1])
+    X = np.zeros((D + 1, D))
+    out = net.theta[: (D + 1) ** 2].reshape(D + 1, D + 1)
+    refuses(net, lambda: net.predict(X, out=out), "out")

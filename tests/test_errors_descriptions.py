@@ -260,6 +260,11 @@ def test_a_layer_is_read_once():
     assert (layer.trainable, layer.units) == (True, 3)
 
 
+def test_no_dtype_is_none():
+    with pytest.raises(TypeError, match="dtype"):
+        network(dtype=None)
+
+
 def test_weights_are_written_to_in_place():
     net = network()
     with pytest.raises(TypeError):
