@@ -21,6 +21,12 @@ class Activation:
     name : str
     reusable : bool
         Whether σ' follows from σ (Remark 8 i), so that ``memory="reuse"`` can have it.
+
+    Examples
+    --------
+    >>> import fnn_core as fnn
+    >>> fnn.activations.tanh.reusable, fnn.activations.gelu.reusable
+    (True, False)
     """
 
     name: str

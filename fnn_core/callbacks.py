@@ -74,6 +74,14 @@ class EarlyStopping:
     TypeError, ValueError
         Where an argument is out of its range.
         Also by `fit`, where the history has no column `monitor`.
+
+    Examples
+    --------
+    >>> import numpy as np, fnn_core as fnn
+    >>> X, net = np.ones((20, 2)), fnn.Network([fnn.Dense(1)], input_shape=2)
+    >>> stop = fnn.EarlyStopping("loss", patience=3, min_delta=1e9)   # nothing is an improvement
+    >>> net.fit(X, np.ones(20), epochs=100, callbacks=stop).epochs
+    4
     """
 
     def __init__(

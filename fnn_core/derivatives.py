@@ -24,6 +24,14 @@ class Gradients:
     theta : numpy.ndarray, shape (n_parameters,)
     weights, biases : tuple of numpy.ndarray or None
         G_k and g_k in the shapes of the net's weights and biases; None where a layer has none.
+
+    Examples
+    --------
+    >>> import numpy as np, fnn_core as fnn
+    >>> net = fnn.Network([fnn.Dense(3), fnn.Dense(1)], input_shape=2)
+    >>> _, gradients = net.gradients(np.ones((5, 2)), np.ones(5))
+    >>> [weight.shape for weight in gradients.weights], gradients.theta.shape
+    ([(3, 2), (1, 3)], (13,))
     """
 
     def __init__(self, connections: Sequence[Connection], theta: np.ndarray) -> None:
@@ -63,6 +71,11 @@ class Differentiable:
         loss : float
         gradients : Gradients
             Zero for layers with ``trainable=False``.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument is not as above.
 
         Examples
         --------
@@ -139,11 +152,32 @@ class Differentiable:
         ------
         TypeError, ValueError
             Where an argument is not as above.
+
+        Examples
+        --------
+        >>> import numpy as np, fnn_core as fnn
+        >>> net = fnn.Network([fnn.Dense(1, bias=False)], input_shape=2, dtype="float64")
+        >>> net.weights[0][...] = [[1.0, 2.0]]
+        >>> net.vjp([[3.0, 4.0]], [[2.0]])
+        (array([6., 8.]), array([[2., 4.]]))
         """
         return operators.vjp(self._net, X, cotangent)
 
     def jacobian(self, X: Any) -> LinearOperator:
-        """dF_n/dθ at X: an operator ``(N * n_outputs, n_parameters)``, rows sample by sample."""
+        """dF_n/dθ at X: an operator ``(N * n_outputs, n_parameters)``, rows sample by sample.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where `X` is not as in `fit`.
+
+        Examples
+        --------
+        >>> import numpy as np, fnn_core as fnn
+        >>> net = fnn.Network([fnn.Dense(1, bias=False)], input_shape=2, dtype="float64")
+        >>> net.jacobian([[3.0, 4.0], [5.0, 6.0]]) @ np.array([1.0, 0.0])
+        array([3., 5.])
+        """
         return operators.Jacobian(self._net, X)
 
     def gauss_newton(self, X: Any, y: Any, sample_weight: Any = None) -> LinearOperator:
@@ -151,8 +185,16 @@ class Differentiable:
 
         Raises
         ------
-        ValueError
-            Also where the loss is your own and has no `curvature`.
+        TypeError, ValueError
+            Where an argument is not as in `fit`, and where the loss is your own and has no
+            `curvature`.
+
+        Examples
+        --------
+        >>> import numpy as np, fnn_core as fnn
+        >>> net = fnn.Network([fnn.Dense(1, bias=False)], input_shape=2, dtype="float64")
+        >>> net.gauss_newton([[3.0, 4.0]], [0.0]) @ np.array([1.0, 0.0])   # 2 (3, 4) 3
+        array([18., 24.])
         """
         return operators.curvature(self._net, X, y, sample_weight, gauss_newton=True)
 
@@ -164,13 +206,34 @@ class Differentiable:
 
         Raises
         ------
-        ValueError
-            Also where the loss is your own and has no `curvature`.
+        TypeError, ValueError
+            Where an argument is not as in `fit`, and where the loss is your own and has no
+            `curvature`.
+
+        Examples
+        --------
+        >>> import numpy as np, fnn_core as fnn
+        >>> net = fnn.Network([fnn.Dense(1, bias=False)], input_shape=2, dtype="float64")
+        >>> net.hessian([[3.0, 4.0]], [0.0]) @ np.array([0.0, 1.0])   # of (3 θ_0 + 4 θ_1)²
+        array([24., 32.])
         """
         return operators.curvature(self._net, X, y, sample_weight, gauss_newton=False)
 
     def objective(self, X: Any, y: Any, sample_weight: Any = None) -> operators.Objective:
-        """The mean loss as a function of a flat θ: `fun`, `jac`, `hessp` for `scipy.optimize`."""
+        """The mean loss as a function of a flat θ: `fun`, `jac`, `hessp` for `scipy.optimize`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument is not as in `fit`.
+
+        Examples
+        --------
+        >>> import fnn_core as fnn
+        >>> net = fnn.Network([fnn.Dense(1, bias=False)], input_shape=2, dtype="float64")
+        >>> net.objective([[3.0, 4.0]], [0.0]).fun([1.0, 1.0])
+        49.0
+        """
         return operators.Objective(self._net, as_data(self._net, X, y, sample_weight))
 
     def gradient_factors(self, X: Any, y: Any) -> list[factors.GradientFactors | None]:
@@ -180,6 +243,11 @@ class Differentiable:
         -------
         list of GradientFactors or None
             None where a layer has no weight.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument is not as in `fit`.
 
         Examples
         --------
@@ -199,5 +267,18 @@ class Differentiable:
 
         From the factors; the gradient of a sample is formed, one at a time, only for layers where
         that is the shorter way.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Where an argument is not as in `fit`.
+
+        Examples
+        --------
+        >>> import fnn_core as fnn
+        >>> net = fnn.Network([fnn.Dense(1, bias=False)], input_shape=2, dtype="float64")
+        >>> net.weights[0][...] = 0
+        >>> net.per_sample_gradient_norms([[3.0, 4.0]], [1.0])   # ‖-2 (3, 4)‖
+        array([10.])
         """
         return factors.per_sample_gradient_norms(self._net, X, y)

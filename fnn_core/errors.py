@@ -12,6 +12,16 @@ class NonFiniteLossError(FloatingPointError):
         Where it happened, counted from 0.
     value : float
         The loss.
+
+    Examples
+    --------
+    >>> import numpy as np, fnn_core as fnn
+    >>> net = fnn.Network([fnn.Dense(1)], input_shape=1)
+    >>> try:
+    ...     net.fit(np.full((9, 1), 1e30), np.ones(9), batch_size=3)
+    ... except fnn.NonFiniteLossError as error:
+    ...     print(error.epoch, error.batch, error.value)
+    0 0 inf
     """
 
     def __init__(self, epoch: int, batch: int, value: float) -> None:

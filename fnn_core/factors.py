@@ -27,6 +27,14 @@ class GradientFactors:
         ∂ℓ_i/∂a_k, not scaled by 1/N.
     input : numpy.ndarray, shape (N, *input_shape)
         F_{k−1} of each sample.
+
+    Examples
+    --------
+    >>> import numpy as np, fnn_core as fnn
+    >>> net = fnn.Network([fnn.Dense(3)], input_shape=2)
+    >>> factors = net.gradient_factors(np.ones((5, 2)), np.zeros((5, 3)))[0]
+    >>> factors.per_sample().shape, factors.dense().shape, factors.norms().shape
+    ((5, 3, 2), (3, 2), (5,))
     """
 
     def __init__(

@@ -20,6 +20,9 @@ def accuracy(y: np.ndarray, t: np.ndarray) -> float:
 
     The class of an output is its largest entry, or, where there is one output, whether that is
     above 0: the logit of one half. `y` holds labels, or one row of probabilities a sample.
+
+    >>> accuracy(np.array([0, 1]), np.array([[2.0, 1.0], [3.0, 1.0]]))
+    0.5
     """
     if t[0].size == 1:
         return float(np.mean((t.reshape(len(t)) > 0) == (np.reshape(y, len(t)) > 0.5)))
@@ -29,7 +32,11 @@ def accuracy(y: np.ndarray, t: np.ndarray) -> float:
 
 
 def r2(y: np.ndarray, t: np.ndarray) -> float:
-    """R², the coefficient of determination, averaged over outputs; 0 for one without variance."""
+    """R², the coefficient of determination, averaged over outputs; 0 for one without variance.
+
+    >>> r2(np.array([1.0, 3.0]), np.array([2.0, 3.0]))
+    0.5
+    """
     y, t = (np.asarray(a, float).reshape(len(t), -1) for a in (y, t))
     residual = ((y - t) ** 2).sum(axis=0)
     total = ((y - y.mean(axis=0)) ** 2).sum(axis=0)
@@ -38,7 +45,11 @@ def r2(y: np.ndarray, t: np.ndarray) -> float:
 
 
 def mean_absolute_error(y: np.ndarray, t: np.ndarray) -> float:
-    """|y − t|, the mean over samples and outputs."""
+    """|y − t|, the mean over samples and outputs.
+
+    >>> mean_absolute_error(np.array([1.0, 3.0]), np.array([2.0, 3.0]))
+    0.5
+    """
     return float(np.mean(np.abs(np.reshape(y, t.shape) - t)))
 
 

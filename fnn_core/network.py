@@ -242,6 +242,15 @@ class Network(Differentiable):
             Where the loss of a step is not finite; the parameters are as before that step.
         KeyboardInterrupt
             After the step in progress; the net is usable.
+
+        Examples
+        --------
+        >>> import numpy as np, fnn_core as fnn
+        >>> X = np.random.default_rng(0).standard_normal((100, 3))
+        >>> net = fnn.Network([fnn.Dense(8, "tanh"), fnn.Dense(1)], input_shape=3)
+        >>> history = net.fit(X, X.sum(axis=1), epochs=5, batch_size=20, metrics="r2")
+        >>> len(history["loss"]), len(history["r2"])
+        (5, 5)
         """
         return training.fit(
             self,
@@ -321,8 +330,15 @@ class Network(Differentiable):
 
         Raises
         ------
-        ValueError
-            Where the loss has no probabilities.
+        TypeError, ValueError
+            As `predict`, and where the loss has no probabilities.
+
+        Examples
+        --------
+        >>> import numpy as np, fnn_core as fnn
+        >>> net = fnn.Network([fnn.Dense(3)], input_shape=2, loss="softmax_cross_entropy")
+        >>> bool(np.allclose(net.predict_proba(np.ones((5, 2))).sum(axis=1), 1))
+        True
         """
         if not self.loss_function.has_probabilities:
             raise ValueError(
@@ -385,11 +401,29 @@ class Network(Differentiable):
         ------
         ValueError
             Where the net holds functions (a loss or an initializer of your own): a file cannot.
+        TypeError, OSError
+            Where `path` is none, or cannot be written to.
+
+        Examples
+        --------
+        >>> import os, tempfile, fnn_core as fnn
+        >>> path = os.path.join(tempfile.mkdtemp(), "net.safetensors")
+        >>> fnn.Network([fnn.Dense(3)], input_shape=2).save(path)
+        >>> os.path.exists(path)
+        True
         """
         storage.save(self, path)
 
     def settings(self) -> dict[str, Any]:
-        """The arguments that make this net again, without its parameters."""
+        """The arguments that make this net again, without its parameters.
+
+        Examples
+        --------
+        >>> import fnn_core as fnn
+        >>> net = fnn.Network([fnn.Dense(1)], input_shape=2)
+        >>> fnn.Network(**net.settings()).n_parameters
+        3
+        """
         return {
             "layers": self.layers,
             "input_shape": self.input_shape,

@@ -56,6 +56,15 @@ class Optimizer:
         for the steps of several epochs at once.
     clip_norm : float or None
         G is scaled down to this norm where it is longer.
+
+    Examples
+    --------
+    >>> import numpy as np, fnn_core as fnn
+    >>> net, optimizer = fnn.Network([fnn.Dense(1)], input_shape=2), fnn.Adam(1e-2)
+    >>> history = net.fit(np.ones((10, 2)), np.ones(10), batch_size=5, optimizer=optimizer)
+    >>> optimizer.lr = 1e-3
+    >>> optimizer.steps
+    2
     """
 
     #: The name of the kernel.
@@ -189,6 +198,12 @@ class SGD(Optimizer):
     ------
     TypeError, ValueError
         Where a setting is out of its range.
+
+    Examples
+    --------
+    >>> from fnn_core import SGD
+    >>> SGD(0.1, momentum=0.9, nesterov=True).momentum
+    0.9
     """
 
     name = "sgd"
@@ -240,6 +255,12 @@ class Adam(Optimizer):
     ------
     TypeError, ValueError
         Where a setting is out of its range.
+
+    Examples
+    --------
+    >>> from fnn_core import Adam
+    >>> Adam(betas=(0.8, 0.99)).betas
+    (0.8, 0.99)
     """
 
     name = "adam"
@@ -290,6 +311,17 @@ class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter): θ shrinks by ηλ beside the step.
 
     The parameters are Adam's; `weight_decay` is 0.01 by default.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where a setting is out of its range.
+
+    Examples
+    --------
+    >>> from fnn_core import AdamW
+    >>> AdamW().weight_decay
+    0.01
     """
 
     name = "adamw"
@@ -326,6 +358,12 @@ class RMSprop(Optimizer):
     ------
     TypeError, ValueError
         Where a setting is out of its range.
+
+    Examples
+    --------
+    >>> from fnn_core import RMSprop
+    >>> RMSprop(alpha=0.9, centered=True).alpha
+    0.9
     """
 
     name = "rmsprop"
@@ -379,6 +417,12 @@ class Adagrad(Optimizer):
     ------
     TypeError, ValueError
         Where a setting is out of its range.
+
+    Examples
+    --------
+    >>> from fnn_core import Adagrad
+    >>> Adagrad(0.1).rate(step=7)
+    0.1
     """
 
     name = "adagrad"

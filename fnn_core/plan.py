@@ -50,6 +50,13 @@ class MemoryPlan:
     buffers : tuple of Buffer
     schedule : str
         The order in which a step does its work.
+
+    Examples
+    --------
+    >>> import fnn_core as fnn
+    >>> plan = fnn.Network([fnn.Dense(1)], input_shape=2).memory_plan(batch_size=10)
+    >>> plan.total_bytes == plan.parameter_bytes + plan.optimizer_bytes + plan.workspace_bytes
+    True
     """
 
     parameter_bytes: int
@@ -61,6 +68,7 @@ class MemoryPlan:
 
     @property
     def total_bytes(self) -> int:
+        """Of parameters, optimizer and workspace."""
         return self.parameter_bytes + self.optimizer_bytes + self.workspace_bytes
 
     def __str__(self) -> str:

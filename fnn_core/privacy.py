@@ -42,6 +42,15 @@ class DPSGD(Optimizer):
     ------
     TypeError, ValueError
         Where a setting is out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np, fnn_core as fnn
+    >>> net = fnn.Network([fnn.Dense(1)], input_shape=2)
+    >>> optimizer = fnn.DPSGD(0.1, noise_multiplier=1.0, max_grad_norm=1.0, seed=0)
+    >>> history = net.fit(np.ones((20, 2)), np.ones(20), batch_size=5, optimizer=optimizer)
+    >>> optimizer.steps
+    4
     """
 
     name = "sgd"

@@ -13,6 +13,13 @@ from fnn_core.checks import as_number, as_positive_int
 class Constant:
     """Always `lr`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        Where a number is out of its range.
+
+    Examples
+    --------
     >>> Constant(0.1)(1000)
     0.1
     """
@@ -30,6 +37,13 @@ class Constant:
 class Step:
     """`lr`, times `factor` after every `every` steps.
 
+    Raises
+    ------
+    TypeError, ValueError
+        Where a number is out of its range.
+
+    Examples
+    --------
     >>> [Step(1.0, every=2, factor=0.5)(step) for step in range(5)]
     [1.0, 1.0, 0.5, 0.5, 0.25]
     """
@@ -51,6 +65,13 @@ class Step:
 class Exponential:
     """`lr`, times `factor` after every step.
 
+    Raises
+    ------
+    TypeError, ValueError
+        Where a number is out of its range.
+
+    Examples
+    --------
     >>> Exponential(1.0, 0.5)(3)
     0.125
     """
@@ -70,6 +91,13 @@ class Exponential:
 class Cosine:
     """From 0 up to `lr` over `warmup` steps, then along half a cosine to `minimum` at step `steps`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        Where a number is out of its range.
+
+    Examples
+    --------
     >>> schedule = Cosine(1.0, steps=10, warmup=2)
     >>> [round(schedule(step), 3) for step in (0, 1, 2, 6, 10)]
     [0.5, 1.0, 1.0, 0.5, 0.0]

@@ -71,6 +71,13 @@ def check_map(map: BilinearMap, rng: np.random.Generator | None = None) -> None:
         Naming the property that does not hold, and by how much.
     TypeError, ValueError
         Where `map` is no map, or a method's result is not of its shape.
+
+    Examples
+    --------
+    >>> import fnn_core as fnn
+    >>> fnn.testing.check_map(fnn.BilinearMap.from_function(
+    ...     lambda x, w: x * w, input_shape=3, weight_shape=3, output_shape=3
+    ... ))
     """
     if not isinstance(map, BilinearMap):
         raise TypeError(f"map: expected a BilinearMap, got {map!r}")
@@ -136,6 +143,13 @@ def check_gradient(net: Network, X: Any, y: Any, rng: np.random.Generator | None
         Where the slope is less than 1.8. Near a kink of a ReLU that may be no fault.
     TypeError, ValueError
         Where `net` is no net of float64, or X and y are not as in `Network.fit`.
+
+    Examples
+    --------
+    >>> import numpy as np, fnn_core as fnn
+    >>> net = fnn.Network([fnn.Dense(3, "tanh"), fnn.Dense(1)], input_shape=2, dtype="float64")
+    >>> round(fnn.testing.check_gradient(net, np.ones((4, 2)), np.zeros((4, 1))))
+    2
     """
     if not isinstance(getattr(net, "dtype", None), np.dtype):
         raise TypeError(f"net: expected a Network, got {net!r}")

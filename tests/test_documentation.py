@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 from pathlib import Path
@@ -39,6 +40,14 @@ def test_python_of_the_pages_runs(page, tmp_path, monkeypatch):
 def test_doctests_of_the_modules_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+def test_all_that_is_public_has_an_example():
+    shown = {name: getattr(fnn_core, name) for name in fnn_core.__all__}
+    methods = inspect.getmembers(fnn_core.Network, inspect.isfunction)
+    shown |= {name: method for name, method in methods if not name.startswith("_")}
+    described = [name for name, thing in shown.items() if ">>>" not in (thing.__doc__ or "")]
+    assert [name for name in described if callable(shown[name])] == []
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -34,6 +34,15 @@ class Bilinear(Layer):
     Notes
     -----
     A net with such a layer runs on one thread, and updates after the whole gradient is known.
+
+    Examples
+    --------
+    >>> import fnn_core as fnn
+    >>> scale = fnn.BilinearMap.from_function(
+    ...     lambda x, w: x * w, input_shape=3, weight_shape=3, output_shape=3
+    ... )
+    >>> fnn.Network([fnn.Bilinear(scale, "tanh")], input_shape=3).predict([[1, 2, 3]]).shape
+    (1, 3)
     """
 
     kind = "bilinear"

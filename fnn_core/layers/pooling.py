@@ -117,6 +117,11 @@ class MaxPool(_Pool):
 class GlobalAvgPool(Layer):
     """The mean of each channel over all positions: ``(*space, channels)`` to ``(channels,)``.
 
+    Raises
+    ------
+    ValueError
+        By `Network`, where its input has no positions.
+
     Examples
     --------
     >>> from fnn_core import GlobalAvgPool
