@@ -97,3 +97,17 @@ def test_the_users_own_functions_keep_them(rng):
     # Three batches and one: value and slope, two maps forward, two weights' sums, one signal back.
     assert len(seen) >= 4 * 7
     assert all(seen)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+def test_factors_and_curvature_are_of_the_gradient(dtype, n_threads):
+    """What they are made of is as it is there."""
+    net, X, y = sure(dtype, n_threads)
+    gradients = net.gradients(X, y)[1]
+    (factors,) = net.gradient_factors(X, y)
+    assert factors.delta[0, 1] == factors.dense()[1, 0] == gradients.weights[0][1, 0] == 0
+    direction = np.zeros_like(net.theta)
+    direction[nets.places_in_theta(net)[1][0]] = [0, 1, 0]
+    assert np.count_nonzero(net.hessian(X, y) @ direction) == 0
+    assert are_kept()

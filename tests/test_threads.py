@@ -261,3 +261,24 @@ def test_parts_of_a_wide_layer_have_the_same_bits(rng):
     alone = trained(1)
     for n_threads in (2, 3, 4):
         assert (trained(n_threads) == alone).all()
+
+
+@pytest.mark.parametrize("schedule", ["blocks", "layers"])
+@pytest.mark.parametrize("update", ["immediate", "deferred"])
+def test_losses_of_a_net_that_is_not_trained(update, schedule, rng):
+    """Nothing goes backward, where threads meet: none may be ahead of those that sum losses up."""
+    X = rng.normal(size=(128 * 60, 128)).astype("float32")
+    y = rng.normal(size=(len(X), 4)).astype("float32")
+    histories = []
+    for n_threads in (1, 2, 3):
+        net = nets.network(
+            [128, 192, 192, 4],
+            "relu",
+            dtype="float32",
+            trainable=[False] * 3,
+            n_threads=n_threads,
+            schedule=schedule,
+        )
+        history = net.fit(X, y, epochs=2, batch_size=128, update=update, optimizer="sgd")
+        histories.append((history["loss"], net.gradients(X, y)[0]))
+    assert histories[1:] == histories[:1] * 2
