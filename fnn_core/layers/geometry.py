@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,9 @@ Shape = tuple[int, ...]
 #: An int or one an axis; for padding also pairs (before, after), "valid" or "same".
 Sizes = int | tuple[int, ...]
 Padding = str | int | tuple[int, ...] | tuple[tuple[int, int], ...]
+#: The same, as they may come.
+SomeSizes = int | Sequence[int]
+SomePadding = str | int | Sequence[int] | Sequence[tuple[int, int]]
 
 #: How a convolution is computed, in the order of the kernels' own names for it.
 ALGORITHMS = ("auto", "direct", "winograd")

@@ -9,7 +9,7 @@ from fnn_core.layers.base import Connection, Layer
 from fnn_core.layers.geometry import (
     Geometry,
     Shape,
-    Sizes,
+    SomeSizes,
     check_sizes,
     convolved_sizes,
     per_axis,
@@ -46,7 +46,7 @@ def _windows(
 
 
 class _Pool(Layer):
-    def __init__(self, size: Sizes, stride: Sizes | None = None) -> None:
+    def __init__(self, size: SomeSizes, stride: SomeSizes | None = None) -> None:
         self.size = check_sizes(size, "size")
         self.stride = self.size if stride is None else check_sizes(stride, "stride")
         self.activation = as_activation("identity")
