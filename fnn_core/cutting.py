@@ -64,6 +64,10 @@ CONVOLUTION_BLOCK_ROWS = 16
 FORWARD_ROWS = 256
 #: Bytes of what they have of a layer, at most, but for one sample: more of them stay in no cache.
 FORWARD_BYTES = 8 << 20
+#: Samples of a block of `gradients`, over which it is accumulated.
+GRADIENT_ROWS = 1024
+#: Bytes of their outputs in all layers, at most, but for one sample.
+GRADIENT_BYTES = 256 << 20
 #: Entries of the input that a layer which is no dense one takes backward at a time.
 BACKWARD_ENTRIES = 32768
 #: Chunks of samples, each with its part of G_k: the tasks that a convolution goes backward in, and
@@ -79,6 +83,12 @@ def forward_rows(connections: Sequence[Connection], itemsize: int) -> int:
     """Samples that a forward pass alone is planned for."""
     widest = max(max(connection.inputs, connection.outputs) for connection in connections)
     return max(1, min(FORWARD_ROWS, FORWARD_BYTES // (widest * itemsize)))
+
+
+def gradient_rows(connections: Sequence[Connection], itemsize: int) -> int:
+    """Samples over which a gradient is accumulated."""
+    kept = sum(connection.outputs for connection in connections)
+    return max(1, min(GRADIENT_ROWS, GRADIENT_BYTES // (kept * itemsize)))
 
 
 def flops_of_sample(connections: Sequence[Connection]) -> int:

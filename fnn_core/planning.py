@@ -29,8 +29,6 @@ UPDATES = ("immediate", "deferred", "auto")
 #: Rows of a multiple of so many bytes fall into a few of the cache's sets: those that
 #: src/kernels/gemm.inc copies.
 COLLIDING_BYTES = 1024
-#: Samples of a block of `gradients`, over which it is accumulated.
-GRADIENT_ROWS = 1024
 
 
 def without_flatten(connections: Sequence[Connection]) -> Sequence[Connection]:

@@ -12,14 +12,14 @@ import numpy as np
 
 from fnn_core import _engine
 from fnn_core._blas import THREADS as BLAS_THREADS
-from fnn_core.cutting import BACKWARD_ROWS, forward_rows
+from fnn_core.cutting import BACKWARD_ROWS, forward_rows, gradient_rows
 from fnn_core.data import Data
 from fnn_core.forward_planning import plan_inference, plan_tangents
 from fnn_core.layers import Connection
 from fnn_core.losses import Loss, NamedLoss
 from fnn_core.optimizers import Optimizer
 from fnn_core.plan import Pass, PassPlan
-from fnn_core.planning import GRADIENT_ROWS, plan_training, without_flatten
+from fnn_core.planning import plan_training, without_flatten
 from fnn_core.privacy import DPSGD
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Sessions:
         `theta`: parameters in the place of the net's own.
         """
         net = self._net
-        rows = max(1, min(data.count, GRADIENT_ROWS))
+        rows = max(1, min(data.count, gradient_rows(net.connections, net.dtype.itemsize)))
         compiled = self._compiled(
             "gradient",
             (rows, data.labels),
@@ -186,7 +186,7 @@ class Sessions:
     @contextmanager
     def factorization(self, data: Data) -> Iterator[_engine.Session]:
         """A session that has the data loaded, and keeps delta beside the layers' outputs."""
-        rows = min(data.count, GRADIENT_ROWS)
+        rows = min(data.count, gradient_rows(self._net.connections, self._net.dtype.itemsize))
         compiled = self._compiled(
             "factors",
             (rows, data.labels),

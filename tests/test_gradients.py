@@ -318,3 +318,17 @@ def test_gradients_are_not_written_over_the_parameters(rng):
     wrong = fnn.Gradients(net.connections, net.theta)
     with pytest.raises(ValueError, match="out"):
         net.gradients(X, y, out=wrong)
+
+
+def test_large_samples_take_memory_for_few(rng):
+    """Also of a batch that training would take by parts."""
+    net = fnn.Network(
+        [fnn.Conv(16, 1, "tanh"), fnn.GlobalAvgPool(), fnn.Dense(1)], (256, 256, 1), n_threads=1
+    )
+    X, y = rng.normal(size=(72, 256, 256, 1)).astype("float32"), rng.normal(size=(72, 1))
+    before = fnn.testing.allocation_counts().bytes
+    loss, gradients = net.gradients(X, y)
+    assert fnn.testing.allocation_counts().bytes - before < 300 << 20
+    parts = [net.gradients(X[part], y[part])[1].theta / 2 for part in (slice(36), slice(36, 72))]
+    nets.assert_close(gradients.theta, sum(parts), "float32", 72)
+    assert abs(loss - net.loss(X, y)) <= 1e-6 * loss
