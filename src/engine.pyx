@@ -262,8 +262,10 @@ cdef class CompiledPlan:
     cdef int report(self) except -1:
         """Raise what a user's map has raised in this call: on this thread, as it has one."""
         cdef long k
+        if not self.has_user_map:
+            return 0
         first = None
-        for k in range(self.plan.depth if self.has_user_map else 0):
+        for k in range(self.plan.depth):
             if self.users[k].raised:
                 caller = <object> self.users[k].caller
                 error = caller.errors.pop(get_ident(), None)
