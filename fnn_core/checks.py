@@ -206,6 +206,10 @@ def as_weights(
     if (weights < 0).any():
         place = int(np.argmax(weights < 0))
         raise ValueError(f"{name}[{place}] = {weights[place]}: expected a number >= 0")
-    if count and not weights.any():
+    if count and weights.max() < np.finfo(dtype).tiny:  # what is less counts as zero
         raise ValueError(f"{name}: all weights are zero")
+    with np.errstate(over="ignore"):
+        total = weights.sum(dtype=np.float64)
+    if not math.isfinite(total):
+        raise ValueError(f"{name}: the sum of the weights is not finite")
     return weights

@@ -101,17 +101,18 @@ def train(options: argparse.Namespace) -> None:
         progress=not options.quiet and sys.stderr.isatty(),
     )
     seconds = time.perf_counter() - start
+    score = None if data.task == "classification" else r2_on_validation(net, data)
+    if options.save is not None:  # before anything is printed that nobody may read
+        fold_scaling(net, data)
+        net.save(options.save)
 
     if data.task == "classification":
         print(f"validation accuracy {history['val_accuracy'][-1]:.4f}")
     else:
-        print(f"validation R² {r2_on_validation(net, data):.4f}")
+        print(f"validation R² {score:.4f}")
     print(f"samples a second {len(features) * len(history['loss']) / seconds:,.0f}")
     if not options.quiet:
         print(f"\n{memory}")
-    if options.save is not None:
-        fold_scaling(net, data)
-        net.save(options.save)
 
 
 def plan(options: argparse.Namespace) -> None:

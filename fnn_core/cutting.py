@@ -62,11 +62,12 @@ SHARED_PRODUCT = 100_000
 CONVOLUTION_BLOCK_ROWS = 16
 #: Samples that a forward pass alone is planned for: enough that its blocks are whole.
 FORWARD_ROWS = 256
-#: Bytes of what they have of a layer, at most, but for one sample: more of them stay in no cache.
+#: Bytes of one layer's values, at most, unless a single sample has more: they should stay in a
+#: cache.
 FORWARD_BYTES = 8 << 20
 #: Samples of a block of `gradients`, over which it is accumulated.
 GRADIENT_ROWS = 1024
-#: Bytes of their outputs in all layers, at most, but for one sample.
+#: Bytes of all layers' outputs, at most, unless a single sample has more.
 GRADIENT_BYTES = 256 << 20
 #: Entries of the input that a layer which is no dense one takes backward at a time.
 BACKWARD_ENTRIES = 32768

@@ -35,14 +35,39 @@ class Gradients:
     """
 
     def __init__(self, connections: Sequence[Connection], theta: np.ndarray) -> None:
-        self._connections = tuple(connections)
         self.theta = theta
         self.weights = tuple(place.weight_view(theta) for place in connections)
         self.biases = tuple(place.bias_view(theta) for place in connections)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy's weights and biases are views of its own `theta`."""
-        return Gradients, (self._connections, self.theta.copy())
+        places = [[_place_of(view, self.theta) for view in v] for v in (self.weights, self.biases)]
+        return _gradients_from, (self.theta, *places)
+
+
+#: Where a view lies in its array: shape, offset in bytes, strides.
+Place = tuple[tuple[int, ...], int, tuple[int, ...]]
+
+
+def _place_of(view: np.ndarray | None, array: np.ndarray) -> Place | None:
+    if view is None:
+        return None
+    offset = view.__array_interface__["data"][0] - array.__array_interface__["data"][0]
+    return view.shape, offset, view.strides
+
+
+def _gradients_from(
+    theta: np.ndarray, weights: list[Place | None], biases: list[Place | None]
+) -> Gradients:
+    def view(place: Place | None) -> np.ndarray | None:
+        if place is None:
+            return None
+        shape, offset, strides = place
+        return np.ndarray(shape, theta.dtype, theta, offset, strides)
+
+    gradients = Gradients((), theta)
+    gradients.weights, gradients.biases = (tuple(map(view, v)) for v in (weights, biases))
+    return gradients
 
 
 class Differentiable:

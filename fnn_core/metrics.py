@@ -78,8 +78,8 @@ def as_metrics(metrics: Any) -> dict[str, Metric]:
             name, function = metric, REGISTRY[metric]
         if name in chosen or name in _TAKEN or name.startswith("val_"):
             raise ValueError(
-                f"metrics: expected functions of different names, and none of loss, seconds and "
-                f"val_..., which the history has, got {name!r}"
+                "metrics: expected different names, and none of loss, seconds and val_..., which "
+                f"the history has, got {name!r}"
             )
         chosen[name] = function
     return chosen

@@ -373,7 +373,7 @@ class Network(Differentiable):
         MemoryPlan
             Prints as a table. What it says is what a step allocates, on labels where the loss takes
             them. What grows with the data and not with the batch is not in it: the order of
-            shuffled samples, and what validation and metrics take.
+            shuffled samples, copies of data of another dtype, and what validation and metrics take.
 
         Raises
         ------
@@ -402,7 +402,7 @@ class Network(Differentiable):
         ValueError
             Where the net holds functions (a loss or an initializer of your own): a file cannot.
         TypeError, OSError
-            Where `path` is none, or cannot be written to.
+            Where `path` is not a path, or cannot be written to.
 
         Examples
         --------

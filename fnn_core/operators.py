@@ -125,9 +125,9 @@ class Curvature(LinearOperator):
 class Objective:
     """The mean loss as a function of a flat θ, for `scipy.optimize`; the net's own θ stays.
 
-    Results are float64, which some of SciPy's methods insist on, for the start as well. A net of
-    float32 computes them in its own precision, which may end a search early; differences of its
-    losses, which a method takes without `jac`, are mostly rounding.
+    Results are float64: some of SciPy's methods insist on it, so give them a start of float64, too.
+    A net of float32 computes them in its own precision, which may end a search early; differences
+    of its losses, which a method takes without `jac`, are mostly rounding.
 
     Examples
     --------

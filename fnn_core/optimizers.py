@@ -155,6 +155,9 @@ class Optimizer:
         ]
         state = _engine.OptimizerState(self.name, dtype, n_parameters, arrays)
         self._configure(state)
+        bound = self.state_of(net_token)  # by another thread, meanwhile
+        if bound is not None:
+            return bound
         self._state = state
         self._net_token = net_token
         return state

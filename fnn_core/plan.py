@@ -99,8 +99,9 @@ class MemoryPlan:
         rule = "-" * max(map(len, lines))
         table = [lines[0], rule, *lines[1:-4], rule, *lines[-4:]]
         note = (
-            "Beside these: the order of shuffled samples, 8 bytes each; what validation and\n"
-            "metrics take; BLAS's own packing buffers; what a user's Python functions allocate."
+            "Beside these: the order of shuffled samples, 8 bytes each; copies of data of another\n"
+            "dtype; what validation and metrics take; BLAS's own packing buffers; what a user's\n"
+            "Python functions allocate."
         )
         return "\n".join([self.title, *table, note] if self.title else [*table, note])
 

@@ -98,7 +98,7 @@ def finish(
     schedule: str = "blocks",
     copies: int = 1,
 ) -> PassPlan:
-    """The plan of a pass whose buffers are known; what only a training pass has is none."""
+    """The plan of a pass whose buffers are known; fields of training passes are left empty."""
     connections = wanted.connections
     trained = [layer.trainable for layer in layers]
     widest = max(layer.row for layer in layers)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FORMAT = "fnn_core 1"
 
-#: What comes of a description that none of `save`'s is.
+#: What a description that `save` has not written may raise.
 DAMAGES = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 
 
@@ -104,7 +104,7 @@ def load(path: Any) -> Network:
     ------
     FileNotFoundError
     TypeError
-        Where `path` is none.
+        Where `path` is not a path.
     ValueError
         Where the file is not one of fnn_core's, or not whole.
 

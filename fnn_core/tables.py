@@ -76,7 +76,7 @@ def read_table(path: str | Path, target: str | None = None) -> Table:
     ----------
     path : str or Path
         The file. A CSV file may lack the line of column names if all its values are numbers; a
-        first line of 0, 1, 2 and so on is taken for one.
+        first line of 0, 1, 2 and so on, three columns at least, is taken for one.
     target : str, optional
         The target column's name or index, by default the last column. In an NPZ file, the name of
         the target's array, by default ``y``; the features are its array ``X``.
@@ -104,8 +104,9 @@ def read_table(path: str | Path, target: str | None = None) -> Table:
 def _read_csv(path: Path, target: str | None) -> tuple[NDArray[Any], NDArray[Any]]:
     pandas = optional("pandas")
     first = pandas.read_csv(path, header=None, nrows=1)
-    # Columns without names of their own are often written as 0, 1, 2 and so on.
-    numbered = first.shape[1] > 1 and list(first.iloc[0]) == list(range(first.shape[1]))
+    # Columns without names of their own are often written as 0, 1, 2 and so on; two could be data.
+    names = list(pandas.read_csv(path, header=None, nrows=1, dtype=str).iloc[0])
+    numbered = len(names) > 2 and names == [str(index) for index in range(len(names))]
     numeric = not numbered and all(map(pandas.api.types.is_numeric_dtype, first.dtypes))
     frame = pandas.read_csv(path, header=None if numeric else "infer", low_memory=False)
     return _split_frame(frame, target)

@@ -166,6 +166,7 @@ class _Validation:
         X, y, weights = (*validation_data, None)[:3]
         names = ("validation_data[0]", "validation_data[1]", "validation_data[2]")
         self._data = as_data(net, X, y, weights, names)
+        require_fitting(metrics, self._data.labels)
         user_loss = isinstance(net.loss_function, Loss)
         self._outputs = (
             np.empty((self._data.count, *net.output_shape), net.dtype)

@@ -30,7 +30,8 @@ cdef struct Training:
     long steps
     long begin, end           # the steps that `train` makes in one go
     double last_wake
-    const double *rates       # the learning rate of each step
+    const double *rates       # the learning rate of each step that is made
+    long skipped              # batches of this call, so far, that ask for no step
     bint immediate            # update each panel when its G_k is known (Remark 8 iii)
     double clip_norm          # 0: none
     # Of a private step (factors.pxd): each sample's norm is clipped to max_grad_norm, and noise of

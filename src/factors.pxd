@@ -106,14 +106,18 @@ cdef inline void clip_samples(const Plan *plan, const Batch *batch, double most,
     cdef const Layer *layer
     cdef double norm, factor
     cdef long i = thread, k
+    cdef char *delta
     while i < batch.rows:
         norm = sqrt(squares[i])
         # No sample gets by unclipped: one whose norm is no number adds nothing.
         factor = 1.0 if norm <= most else most / norm if isfinite(norm) else 0.0
         for k in range(plan.lowest, plan.depth):
             layer = &plan.layers[k]
-            plan.kernels.scale(layer.outputs, share * factor,
-                               batch.workspace + layer.signal + i * layer.outputs * real_bytes)
+            delta = batch.workspace + layer.signal + i * layer.outputs * real_bytes
+            if factor == 0:
+                memset(delta, 0, layer.outputs * real_bytes)  # 0 times infinity would be none
+            else:
+                plan.kernels.scale(layer.outputs, share * factor, delta)
         i += threads
     meet(threads)
 

@@ -191,12 +191,15 @@ cdef class Session:
         cdef long epochs = len(rates), epoch
         cdef double start
         _require(rates, FLOAT64, epochs * training.steps, "rates")
+        training.skipped = 0
         passes = []
         for epoch in range(epochs):
             training.rates = <const double *> cnp.PyArray_DATA(rates) + epoch * training.steps
             start = seconds_now()
             self.make_pass(validation if epoch == epochs - 1 else None)
             self.report()
+            if validation is not None:
+                validation.compiled.report()
             passes.append((training.loss_sum / training.weight_sum if training.weight_sum > 0 else float("nan"),
                            seconds_now() - start))
             if training.outcome != FINISHED:
@@ -237,6 +240,7 @@ cdef class Session:
         cdef Training *training = &self.training
         cdef int threads = team_threads(training.plan.threads)
         training.rates = &rate
+        training.skipped = 0
         self.reset(self.writer.steps)
         if training.max_grad_norm > 0:
             training.expected_rows = training.data.samples

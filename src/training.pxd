@@ -191,7 +191,7 @@ cdef inline void train(Training *training, int thread, int threads) noexcept nog
         batch = describe_batch(training, step)
         if thread == 0:
             # Before the team meets, so that all see it after; taken back where the step is not made.
-            optimizer.rate = training.rates[step]
+            optimizer.rate = training.rates[step - training.skipped]
             optimizer.step += 1
             training.update.begin(optimizer)
             if step % training.wake_every == 0 and (
@@ -219,6 +219,7 @@ cdef inline void train(Training *training, int thread, int threads) noexcept nog
         if batch.scale == 0:  # weights that are all zero ask for no step
             if thread == 0:
                 optimizer.step -= 1
+                training.skipped += 1
                 training.steps_done += 1
             if outcome == INTERRUPTED:
                 return

@@ -1,7 +1,8 @@
 """A user's own bilinear map: the kernels' calls, carried into Python and back.
 
 Nets with such a map run on one thread, the calling one. What the user's function raises is kept by the caller
-object under that thread, as others may be in the same plan, and its results are zeros: the loops go on to the next place where they ask, before any weight has changed.
+object under that thread, as others may be in the same plan, and its results are zeros: the loops go on to the
+next place where they ask, before any weight has changed.
 """
 from threading import get_ident
 

@@ -206,3 +206,22 @@ def test_an_exception_reaches_the_thread_that_it_is_of():
             net.predict(np.full((4, *shape), 7.0))
         failed.set()
         nets.assert_same_bits(fine.result(), expected)
+
+
+def test_an_exception_in_validation_alone():
+    """It comes out of `fit`, not of whatever is called next."""
+
+    class Few(WithBias):
+        def apply(self, x, w):
+            if len(x) == 3:
+                raise MineError("three")
+            return super().apply(x, w)
+
+    few = Few()
+    net = fnn.Network(
+        [fnn.Bilinear(few), fnn.Flatten(), fnn.Dense(1)], few.input_shape, dtype="float64"
+    )
+    X, y = np.ones((8, *few.input_shape)), np.ones((8, 1))
+    with pytest.raises(MineError, match="three"):
+        net.fit(X, y, validation_data=(X[:3], y[:3]))
+    assert net.predict(X[:2]).shape == (2, 1)

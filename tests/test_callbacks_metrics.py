@@ -266,6 +266,15 @@ def test_metrics_that_cannot_be_reported(metrics, rng, request):
     assert np.array_equal(net.theta, before)
 
 
+def test_metrics_that_do_not_fit_what_validates(rng):
+    X, y = classes(rng)
+    net = classifier()
+    before = net.theta.copy()
+    with pytest.raises(ValueError, match="metrics"):
+        net.fit(X, np.eye(3)[y], metrics="r2", validation_data=(X, y))
+    assert np.array_equal(net.theta, before)
+
+
 @pytest.mark.parametrize("value", [None, "much", np.ones(2), 1j])
 def test_a_metric_that_is_no_number(value, rng):
     with pytest.raises(TypeError, match=r"metrics.*share\(y, t\)"):

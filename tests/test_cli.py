@@ -117,6 +117,14 @@ def test_a_header_of_column_numbers(fnn_command, line, tmp_path):
     assert "160 samples to train on, 40 to validate on, 3 features, regression" in out
 
 
+@pytest.mark.parametrize("first", ["0,1", "0.0,1.0,2.0", "0,1,1"])
+def test_first_samples_that_are_no_header(fnn_command, first, tmp_path):
+    path = tmp_path / "few.csv"
+    path.write_text("\n".join([first] * 10) + "\n")
+    _, out, _ = fnn_command("train", path, "--task", "regression", *FAST)
+    assert "8 samples to train on, 2 to validate on" in out
+
+
 def test_npy(fnn_command, line, tmp_path):
     features, target = line
     np.save(tmp_path / "line.npy", np.column_stack([target, features]))
@@ -240,6 +248,16 @@ def test_module_runs_as_the_command():
     command = [sys.executable, "-m", "fnn_core", "plan", "--inputs", "4", "--outputs", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("recompute: ")
+
+
+def test_a_net_is_saved_before_its_score_is_printed(tmp_path):
+    """Whoever reads the output may have left by then."""
+    saved = tmp_path / "net.safetensors"
+    command = [sys.executable, "-u", "-m", "fnn_core", "train", "--epochs", "1", "--save", saved]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+    assert fnn.load(saved).input_shape == (64,)
 
 
 def test_a_reader_that_has_seen_enough():

@@ -351,7 +351,7 @@ def test_unclipped_it_is_gradient_descent():
 
 
 def test_a_gradient_whose_square_overflows_is_clipped(rng):
-    """In float32; and one of a norm that is no number at all adds nothing."""
+    """In float32, where the norm is still a number."""
     net = fnn.Network(
         [fnn.Dense(3, bias=False), fnn.Dense(4), fnn.Dense(1)], input_shape=2, loss="huber"
     )
@@ -364,3 +364,16 @@ def test_a_gradient_whose_square_overflows_is_clipped(rng):
     net.step(X, y, fnn.DPSGD(1.0, noise_multiplier=0.0, max_grad_norm=1.0))
     moved = (net.theta - before)[np.abs(before) < 1e10]
     assert np.linalg.norm(moved) <= 1 + 1e-5
+
+
+def test_a_gradient_without_a_norm_adds_nothing():
+    """Of an infinite delta: it is no part of the sum, whatever the other samples are."""
+    net = fnn.Network([fnn.Dense(1, bias=False), fnn.Dense(1, bias=False)], input_shape=1)
+    X, y = np.array([[1e8], [0.0]]), np.zeros((2, 1))
+    net.theta[:] = 1e-20, 1e30
+    norms = net.per_sample_gradient_norms(X, y)
+    assert not np.isfinite(norms[0])
+    assert norms[1] == 0
+    before = net.theta.copy()
+    net.step(X, y, fnn.DPSGD(1e-3, noise_multiplier=0.0, max_grad_norm=1.0))
+    nets.assert_same_bits(net.theta, before)

@@ -366,3 +366,16 @@ def test_predictions_are_not_written_over_the_parameters():
     X = np.zeros((D + 1, D))
     out = net.theta[: (D + 1) ** 2].reshape(D + 1, D + 1)
     refuses(net, lambda: net.predict(X, out=out), "out")
+
+
+@pytest.mark.parametrize(("dtype", "weight"), [("float32", 1e-40), ("float64", 1e308)])
+def test_weights_that_no_sum_can_have(dtype, weight):
+    """They would count as zero, or as infinite."""
+    X, y = (array.astype(dtype) for array in data())
+    net = regression(dtype)
+    for call in ("fit", "step", "gradients", "loss"):
+        refuses(
+            net,
+            lambda call=call: CALLS[call](net, X, y, sample_weight=np.full(N, weight)),
+            "sample_weight",
+        )

@@ -1,5 +1,8 @@
 """Wrong descriptions of nets, layers, optimizers and schedules: said at once, and said clearly."""
 
+import copy
+import pickle
+
 import nets
 import numpy as np
 import pytest
@@ -252,12 +255,22 @@ def test_an_optimizer_stays_free_where_nothing_was_trained():
 
 
 def test_a_layer_is_read_once():
-    """Nets share it: a later change would hold for some of their calls and not for others."""
-    layer = fnn.Dense(3, "relu")
-    for name, value in (("trainable", False), ("units", 4)):
-        with pytest.raises(AttributeError, match=f"Dense.{name}.*description"):
-            setattr(layer, name, value)
+    """By the first net that has it: a later change would hold for some calls and not for others."""
+    layer, flatten = fnn.Dense(3), fnn.Flatten()
+    layer.activation = fnn.activations.relu
+    network([flatten, layer])
+    for each, name, value in (
+        (layer, "trainable", False),
+        (layer, "units", 4),
+        (flatten, "trainable", False),
+    ):
+        with pytest.raises(AttributeError, match=rf"{name}.*description"):
+            setattr(each, name, value)
     assert (layer.trainable, layer.units) == (True, 3)
+    for other in (copy.copy(layer), copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert other == layer
+        other.trainable = False
+    assert layer.trainable
 
 
 def test_no_dtype_is_none():

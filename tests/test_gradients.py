@@ -302,11 +302,17 @@ def test_gradients_change_nothing(rng):
 
 def test_a_copy_of_gradients_is_whole(rng):
     """Its weights and biases are views of its own theta: it can be written to again."""
-    net = nets.network([4, 5, 2])
+    net = fnn.Network(
+        [fnn.Dense(5, initializer=lambda rng, shape: np.ones(shape)), fnn.Dense(2, bias=False)],
+        input_shape=4,
+        dtype="float64",
+    )
     X, y = rng.normal(size=(9, 4)), rng.normal(size=(9, 2))
     first = net.gradients(X, y)[1]
     for copied in (copy.deepcopy(first), pickle.loads(pickle.dumps(first))):
         nets.assert_same_bits(copied.weights[1], first.weights[1])
+        nets.assert_same_bits(copied.biases[0], first.biases[0])
+        assert copied.biases[1] is None
         net.gradients(X, 2 * y, out=copied)
         assert np.shares_memory(copied.theta, copied.weights[1])
         assert not np.array_equal(copied.weights[1], first.weights[1])

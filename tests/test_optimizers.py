@@ -240,3 +240,14 @@ def test_cosine_warms_up():
     assert rates.max() == pytest.approx(0.8)
     assert 0 <= rates[0] < 0.2
     assert rates[100] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_two_nets_at_once():
+    """One that another net has taken while this one was planned is that net's."""
+    one, two = nets.network([2, 3]), nets.network([2, 3])
+    optimizer = fnn.Adam()
+    assert optimizer.state_of(one.identity) is optimizer.state_of(two.identity) is None
+    state = optimizer.bind(two.identity, two.dtype, two.n_parameters)
+    with pytest.raises(ValueError, match="another net"):
+        optimizer.bind(one.identity, one.dtype, one.n_parameters)
+    assert optimizer.bind(two.identity, two.dtype, two.n_parameters) is state

@@ -184,24 +184,34 @@ def test_divergence_names_the_epoch(rng, calls_of_engine):
 @pytest.mark.parametrize("schedule", ["blocks", "layers", "two_phase", "streaming"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_batch_without_weight(rng, schedule, update, threads):
-    """It asks for no step: neither the parameters nor the optimizer see it."""
+    """It asks for no step: neither the parameters, nor the optimizer, nor its rates see it."""
     if (schedule, update) == ("streaming", "immediate"):
         pytest.skip("no such step")
-    X, y = data(rng)
-    s = np.repeat([1.0, 0.0, 1.0], [16, 16, 18])
-    weighted, without = (
-        nets.network([7, 11, 3], seed=1, n_threads=threads, schedule=schedule) for _ in range(2)
-    )
-    options = {"epochs": 3, "batch_size": 16, "shuffle": False, "update": update}
-    optimizers = fnn.Adam(0.01), fnn.Adam(0.01)
-    history = weighted.fit(X, y, sample_weight=s, optimizer=optimizers[0], **options)
+    X = rng.normal(size=(128 * 3, 128)).astype("float32")
+    y = rng.normal(size=(len(X), 4)).astype("float32")
+    s = np.repeat([1.0, 0.0, 1.0], 128)
     kept = s > 0
-    options["sample_weight"] = s[kept]
-    expected = without.fit(X[kept], y[kept], optimizer=optimizers[1], **options)
-    nets.assert_same_bits(weighted.theta, without.theta)
-    assert history["loss"] == expected["loss"]
-    assert [each.steps for each in optimizers] == [9, 9]
-    assert (weighted.sessions.writer.steps, without.sessions.writer.steps) == (12, 9)
+
+    def trained(X, y, s, callbacks=()):
+        net = nets.network(
+            [128, 192, 192, 4], "relu", dtype="float32", n_threads=threads, schedule=schedule
+        )
+        optimizer = fnn.Adam(lambda step: 0.01 * 0.7**step)
+        planned = net.sessions.training_plan(128, False, update, optimizer)
+        assert (planned.threads > 1) == (threads > 1)
+        options = {"epochs": 3, "batch_size": 128, "shuffle": False, "update": update}
+        history = net.fit(
+            X, y, sample_weight=s, optimizer=optimizer, callbacks=callbacks, **options
+        )
+        return net, history["loss"], optimizer.steps
+
+    weighted, losses, steps = trained(X, y, s)
+    stepwise = trained(X, y, s, callbacks=lambda net, history: None)[0]
+    without, expected, _ = trained(X[kept], y[kept], s[kept])
+    for net in (weighted, stepwise):
+        nets.assert_same_bits(net.theta, without.theta)
+        assert net.sessions.writer.steps == 9
+    assert (losses, steps) == (expected, 6)
 
 
 def test_fit_repeats_and_depends_on_the_seed(rng):

@@ -28,12 +28,20 @@ class Layer:
     initializer: Initializer | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in self.__dict__:
+        if "_is_read" in self.__dict__:
             raise AttributeError(
-                f"{type(self).__name__}.{name} = {value!r}: a layer is a description, which nets "
-                "share and read once; describe another, and copy the parameters"
+                f"{type(self).__name__}.{name} = {value!r}: a layer is a description, which its "
+                "net has read; describe another net, and copy the parameters"
             )
         super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy has been read by no net."""
+        return {name: value for name, value in self.__dict__.items() if name != "_is_read"}
+
+    def seal(self) -> None:
+        """From now on, as a net has read the layer, it stays as it is."""
+        self.__dict__["_is_read"] = True
 
     def connect(self, input_shape: Shape) -> Connection:
         """The layer's sizes where its input has that shape."""
