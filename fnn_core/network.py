@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fnn_core import _engine, inference, storage, training
+from fnn_core import _engine, storage, training
 from fnn_core.callbacks import History
 from fnn_core.checks import as_choice, as_positive_int, as_seed, as_shape
 from fnn_core.costs import SCHEDULES
 from fnn_core.cutting import GEMMS
 from fnn_core.data import as_data
 from fnn_core.derivatives import Differentiable
+from fnn_core.inference import Predictive
 from fnn_core.layers import Layer, as_layers, connect
 from fnn_core.losses import Loss, as_loss
 from fnn_core.optimizers import Optimizer, as_optimizer
@@ -26,7 +27,7 @@ from fnn_core.sessions import Sessions
 DTYPES = ("float32", "float64")
 
 
-class Network(Differentiable):
+class Network(Predictive, Differentiable):
     """A feedforward network F_n(x) = f_n(… f_1(x)), f_k = σ_k(C_k(·, W_k) + ι_k(b_k)) (Section 4).
 
     Parameters
@@ -302,66 +303,6 @@ class Network(Differentiable):
             if loss is not None:
                 return loss
         return training.step(self, X, y, self._optimizer(optimizer), sample_weight, update)
-
-    def predict(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
-        """F_n(X), shape ``(N, *output_shape)``; written to `out` where given.
-
-        Any N, in blocks; from several Python threads at once, if need be.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Where `X` is not as in `fit`, or `out` not a contiguous array of that shape and dtype.
-
-        Examples
-        --------
-        >>> import numpy as np, fnn_core as fnn
-        >>> fnn.Network([fnn.Dense(3)], input_shape=2).predict(np.zeros((5, 2))).shape
-        (5, 3)
-        """
-        if out is None:
-            outputs = _engine.Forward.try_one(self.sessions.inference(), self.theta, X)
-            if outputs is not None:
-                return outputs
-        return inference.predict(self, X, out, probabilities=False)
-
-    def predict_proba(self, X: Any, *, out: np.ndarray | None = None) -> np.ndarray:
-        """Probabilities, shape ``(N, *output_shape)``: the loss's softmax or sigmoid of F_n(X).
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `predict`, and where the loss has no probabilities.
-
-        Examples
-        --------
-        >>> import numpy as np, fnn_core as fnn
-        >>> net = fnn.Network([fnn.Dense(3)], input_shape=2, loss="softmax_cross_entropy")
-        >>> bool(np.allclose(net.predict_proba(np.ones((5, 2))).sum(axis=1), 1))
-        True
-        """
-        if not self.loss_function.has_probabilities:
-            raise ValueError(
-                f"predict_proba: the loss {self.loss_function.name} has no probabilities; "
-                "softmax_cross_entropy and binary_cross_entropy have"
-            )
-        return inference.predict(self, X, out, probabilities=True)
-
-    def loss(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The mean loss Σ s_i ℓ(y_i, F_n(x_i)) / Σ s_i; arguments as in `fit`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            Where an argument is not as in `fit`.
-
-        Examples
-        --------
-        >>> import numpy as np, fnn_core as fnn
-        >>> fnn.Network([fnn.Dense(1)], input_shape=2).loss(np.zeros((5, 2)), np.full((5, 1), 3.0))
-        9.0
-        """
-        return inference.loss(self, as_data(self, X, y, sample_weight))
 
     def memory_plan(
         self, batch_size: int = 32, optimizer: str | Optimizer = "adam", update: str = "auto"
