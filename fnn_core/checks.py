@@ -207,7 +207,7 @@ def as_weights(
         place = int(np.argmax(weights < 0))
         raise ValueError(f"{name}[{place}] = {weights[place]}: expected a number >= 0")
     if count and weights.max() < np.finfo(dtype).tiny:  # what is less counts as zero
-        raise ValueError(f"{name}: all weights are zero")
+        raise ValueError(f"{name}: all weights are zero, or too small to be normal numbers")
     with np.errstate(over="ignore"):
         total = weights.sum(dtype=np.float64)
     if not math.isfinite(total):

@@ -71,8 +71,6 @@ def choose_schedule(wanted: Pass, memory: str, *, may_stream: bool, may_split: b
         if memory == "checkpoint":
             return "blocks"
         return quickest_schedule(wanted, may_stream=may_stream and may_split)
-    if asked != "blocks" and memory == "checkpoint":
-        raise ValueError(f"schedule = {asked!r}: expected 'blocks' with memory = 'checkpoint'")
     if asked in ("two_phase", "streaming") and not may_split:
         raise ValueError(
             f"schedule = {asked!r}: expected 'blocks' or 'layers' with a loss or a map of your own"

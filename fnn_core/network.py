@@ -126,6 +126,8 @@ class Network(Predictive, Differentiable):
         rng = np.random.default_rng(weights)
         for connection in self.connections:
             connection.initialize(rng, self.theta)
+        for layer in self.layers:
+            layer.seal()
 
     def _allocate(self) -> None:
         self._theta = _engine.Memory(self.n_parameters * self.dtype.itemsize).array(self.dtype)
@@ -146,7 +148,8 @@ class Network(Predictive, Differentiable):
     @memory.setter
     def memory(self, memory: str) -> None:
         layer_memory(self.connections, as_choice(memory, "memory", MEMORY_MODES))
-        self._memory = _memory_beside(memory, self._schedule)
+        _require_compatible(memory, self._schedule)
+        self._memory = memory
         self.sessions.forget()
 
     @property
@@ -166,7 +169,7 @@ class Network(Predictive, Differentiable):
 
     @schedule.setter
     def schedule(self, schedule: str) -> None:
-        _memory_beside(self._memory, as_choice(schedule, "schedule", SCHEDULES))
+        _require_compatible(self._memory, as_choice(schedule, "schedule", SCHEDULES))
         self._schedule = schedule
         self.sessions.forget()
 
@@ -410,13 +413,12 @@ class Network(Predictive, Differentiable):
         )
 
 
-def _memory_beside(memory: str, schedule: str) -> str:
-    """The memory mode, which has to go with the schedule."""
+def _require_compatible(memory: str, schedule: str) -> None:
+    """Raises ValueError where a memory mode does not go with a schedule."""
     if memory == "checkpoint" and schedule not in ("auto", "blocks"):
         raise ValueError(
             f"schedule = {schedule!r}: expected 'auto' or 'blocks' with memory = 'checkpoint'"
         )
-    return memory
 
 
 def _name_of_dtype(dtype: Any) -> Any:

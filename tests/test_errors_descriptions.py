@@ -257,6 +257,8 @@ def test_an_optimizer_stays_free_where_nothing_was_trained():
 def test_a_layer_is_read_once():
     """By the first net that has it: a later change would hold for some calls and not for others."""
     layer, flatten = fnn.Dense(3), fnn.Flatten()
+    with pytest.raises(ValueError, match="memory"):
+        network([flatten, layer], memory="none")
     layer.activation = fnn.activations.relu
     network([flatten, layer])
     for each, name, value in (

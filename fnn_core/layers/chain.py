@@ -33,7 +33,6 @@ def connect(layers: Sequence[Layer], input_shape: Shape) -> tuple[Connection, ..
             connection = replace(layer.connect(shape), offset=offset, index=index)
         except ValueError as error:
             raise ValueError(f"layers[{index}]: {error}") from None
-        layer.seal()
         connections.append(connection)
         shape, offset = connection.output_shape, offset + connection.n_parameters
         for what, size in (("parameters", offset), ("outputs", connection.outputs)):

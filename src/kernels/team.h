@@ -36,7 +36,7 @@ static __thread MeetingPoint *meeting_point;
 /* Each thread of a team, before its first meeting. */
 static inline void join_team(MeetingPoint *point) { meeting_point = point; }
 
-/* A few times what sleeping and waking take: some 40 microseconds (Zen 3). */
+/* A few times what sleeping and waking take. */
 #define SPINS 1500
 
 static inline void pause_briefly(void)
