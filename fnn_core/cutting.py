@@ -56,7 +56,7 @@ SHARED_ROWS = 256
 TILE = 16
 TILE_ROWS = 8
 #: Multiplies of a task that shares a layer with others, at least.
-SHARED_PRODUCT = 100_000
+SHARED_PRODUCT = 64_000
 #: Samples that go forward together through a net with convolutions: few, so that they stay in the
 #: cache.
 CONVOLUTION_BLOCK_ROWS = 16

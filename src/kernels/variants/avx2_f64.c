@@ -3,6 +3,6 @@
 #define ISA avx2
 #define REAL_DOUBLE 1
 #define VECTOR_BYTES 32
-#define TARGET "avx2,fma"
+#define TARGET "avx2,fma,prfchw"
 #include "../variant.inc"
 #endif
