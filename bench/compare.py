@@ -77,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         able = [kind for kind in installed if kind.can_train(net)]
         correct = [kind for kind in able if is_right(kind, net, options.dtype, threads)]
         wrong += len(able) - len(correct)
+        if peak:  # the highest counts: a host may have had two processors on one core just then
+            peak = max(peak, machine.measure_fma_peak(options.dtype, threads) or 0.0)
         rows[net.name] = summary(net, measure(net, correct, threads, options), peak)
         print_row(net, installed, able, rows[net.name])
         if options.json:  # after each net, so that a run that is cut off leaves what it has

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-PEAK_SOURCE = Path(__file__).with_name("fma_peak.c")
+FOLDER = Path(__file__).parent
 #: Some ten milliseconds, beside which it does not count what starting a thread takes.
 PEAK_ROUNDS = 5_000_000
 #: Several times what any cache holds.
 COPIED_BYTES = 256 * 2**20
 TRIES = 7
+#: Thousands of round trips of a line of the cache.
+ROUND_TRIPS = 20
 
 
 def one_of_each_core(processors: Iterable[int]) -> list[int]:
@@ -77,6 +79,18 @@ def most_a_second(tasks: Sequence[Callable[[], float]]) -> float:
     return best
 
 
+def compiled(source: str, *flags: str) -> ctypes.CDLL | None:
+    """A C file of this folder, built for this machine; or None without a C compiler."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "measured.so"
+        command = [compiler, "-O3", "-shared", "-fPIC", *flags]
+        subprocess.run([*command, str(FOLDER / source), "-o", str(library)], check=True)
+        return ctypes.CDLL(str(library))
+
+
 def measure_fma_peak(dtype: str, threads: int) -> float | None:
     """Billions of operations a second that the cores can do, or None without a C compiler.
 
@@ -87,17 +101,37 @@ def measure_fma_peak(dtype: str, threads: int) -> float | None:
     threads : int
         How many cores work at once.
     """
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        return None
     real = "float" if dtype == "float32" else "double"
-    with tempfile.TemporaryDirectory() as folder:
-        library = Path(folder) / "fma_peak.so"
-        flags = ["-O3", "-march=native", "-shared", "-fPIC", f"-DREAL={real}"]
-        subprocess.run([compiler, *flags, str(PEAK_SOURCE), "-o", str(library)], check=True)
-        run = ctypes.CDLL(str(library)).multiply_and_add
+    library = compiled("fma_peak.c", "-march=native", f"-DREAL={real}")
+    if library is None:
+        return None
+    run = library.multiply_and_add
     run.argtypes, run.restype = [ctypes.c_long], ctypes.c_double
     return most_a_second([partial(run, PEAK_ROUNDS)] * threads) / 1e9
+
+
+def round_trip_meter() -> Callable[[], float] | None:
+    """What measures nanoseconds of a line's way between the first two processors, there and back.
+
+    None without a C compiler, or where threads cannot be pinned.
+    """
+    library = compiled("round_trip.c")
+    if library is None or not hasattr(os, "sched_setaffinity"):
+        return None
+    here, there = sorted(os.sched_getaffinity(0))[:2]
+    library.ask.restype = ctypes.c_double
+
+    def pinned(processor: int, function: Callable[..., float], count: ctypes.c_long) -> float:
+        os.sched_setaffinity(0, {processor})  # of this thread alone
+        return function(ctypes.byref(count), ctypes.c_long(ROUND_TRIPS))
+
+    def measure() -> float:
+        count = ctypes.c_long(0)
+        with ThreadPoolExecutor(2) as pool:
+            pool.submit(pinned, there, library.answer, count)
+            return pool.submit(pinned, here, library.ask, count).result()
+
+    return measure
 
 
 def measure_bandwidth(threads: int) -> float:

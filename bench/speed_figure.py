@@ -27,24 +27,29 @@ Run = dict[str, Any]
 
 
 def medians(runs: Sequence[Run]) -> list[Run]:
-    """One run for each number of threads: medians, with all ratios as ``"ratios"``."""
+    """One run for each number of threads: medians, with all ratios as ``"ratios"``.
+
+    Shares are of the highest peak that any of the measurements found.
+    """
     ordered = sorted(runs, key=lambda run: run["threads"])
-    return [
-        {"threads": threads, "nets": _medians_of_nets([run["nets"] for run in same])}
-        for threads, same in groupby(ordered, key=lambda run: run["threads"])
-    ]
+    merged = []
+    for threads, group in groupby(ordered, key=lambda run: run["threads"]):
+        same = list(group)
+        peak = max(run.get("peak") or 0.0 for run in same)
+        nets = _medians_of_nets([run["nets"] for run in same], peak)
+        merged.append({"threads": threads, "nets": nets})
+    return merged
 
 
-def _medians_of_nets(measured: Sequence[dict[str, Net]]) -> dict[str, Net]:
-    """Of the nets that every measurement has."""
+def _medians_of_nets(measured: Sequence[dict[str, Net]], peak: float) -> dict[str, Net]:
+    """Of the nets that every measurement has; the peak in operations a nanosecond, 0 if unknown."""
     nets = {}
     for name in measured[0]:
         if not all(name in each for each in measured):
             continue
         same = [each[name] for each in measured]
         ratios = [net["ratio"] for net in same if net["ratio"] is not None]
-        peaks = [net["peak"] for net in same if net["peak"] is not None]
-        nets[name] = {
+        net: Net = {
             "microseconds": {
                 library: median(net["microseconds"][library] for net in same)
                 for library in same[0]["microseconds"]
@@ -52,8 +57,10 @@ def _medians_of_nets(measured: Sequence[dict[str, Net]]) -> dict[str, Net]:
             },
             "ratios": ratios,
             "ratio": median(ratios) if ratios else None,
-            "peak": median(peaks) if peaks else None,
         }
+        measures = peak and any(library in net["microseconds"] for library in OURS)
+        net["peak"] = same[0]["flops"] / (1e3 * our_time(net)) / peak if measures else None
+        nets[name] = net
     return nets
 
 

@@ -15,8 +15,16 @@ from bench import speed_figure
 from bench.compare import summary
 from bench.nets import NETS
 from bench.scaling import exponent, thread_counts
+from bench.two_threads import distance_of
 
 ROOT = Path(__file__).resolve().parents[1]
+CAN_PIN = hasattr(os, "sched_setaffinity")
+
+
+def use_all_processors() -> None:
+    """In a process to be: the suite's own is held to as many cores as it has threads."""
+    if CAN_PIN:
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
 
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -28,6 +36,7 @@ def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
+        preexec_fn=use_all_processors,
     )
 
 
@@ -91,6 +100,26 @@ def test_long_run() -> None:
     assert [len(row.split()) for row in printed[2:]] == [3] * 12
 
 
+@pytest.mark.skipif(not CAN_PIN, reason="threads cannot be pinned")
+def test_two_threads() -> None:
+    """Turns are counted for the distance at which they were made, or not at all."""
+    done = run("two_threads.py", "--rounds", "5")
+    if "no two processors" in done.stderr:
+        pytest.skip("one processor")
+    assert done.returncode == 0, done.stderr
+    header, *rows = done.stdout.splitlines()
+    assert header.split() == ["net", "distance", "ns", "turns", "1", "thread", "2", "gain"]
+    for row in rows:
+        assert row.split()[0] in ("tiny_b1", "digits_b200")
+
+
+def test_distances() -> None:
+    """Every round trip has one."""
+    assert [distance_of(time) for time in (60.0, 80.0, 81.0, 1e4)] == (
+        ["one core", "one core", "near", "far"]
+    )
+
+
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
@@ -103,6 +132,7 @@ def test_long_run() -> None:
         ("compare.py", ["--threads", "1", "--rivals", "caffe"], "no rival 'caffe'; there are fnn"),
         ("compare.py", ["--seconds", "nan"], "expected seconds >= 0, got 'nan'"),
         ("long_run.py", ["--net", "mnist"], "no net 'mnist'; there are tiny_b1"),
+        ("two_threads.py", ["--nets", "mnist"], "no net 'mnist'; there are tiny_b1"),
         ("scaling.py", ["--rounds", "0"], "expected a whole number >= 1, got '0'"),
         ("figures.py", ["--speed", "docs/nothing.json"], "cannot be read"),
         ("figures.py", ["--speed", "bench/README.md"], "cannot be read"),
@@ -135,11 +165,21 @@ def test_medians_are_of_each_number_of_threads() -> None:
     runs = [
         {
             "threads": threads,
-            "nets": {"net": {"microseconds": {"torch": time}, "ratio": time / 10, "peak": None}},
+            "peak": peak,
+            "nets": {
+                "net": {
+                    "flops": 2000,
+                    "microseconds": {"torch": time, "fnn_fit": time / 10},
+                    "ratio": time / 10,
+                    "peak": None,
+                }
+            },
         }
-        for threads, time in ((1, 30.0), (2, 7.0), (1, 10.0), (1, 20.0))
+        for threads, time, peak in ((1, 30.0, 2.0), (2, 7.0, None), (1, 10.0, 5.0), (1, 20.0, 4.0))
     ]
     one, two = speed_figure.medians(runs)
+    assert one["nets"]["net"]["peak"] == pytest.approx(2 / 2.0 / 5)
+    assert two["nets"]["net"]["peak"] is None
     assert (one["threads"], two["threads"]) == (1, 2)
     assert one["nets"]["net"]["microseconds"]["torch"] == 20
     assert one["nets"]["net"]["ratios"] == [3, 1, 2]
