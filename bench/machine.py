@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ def most_a_second(tasks: Sequence[Callable[[], float]]) -> float:
     return best
 
 
+@cache
 def compiled(source: str, *flags: str) -> ctypes.CDLL | None:
     """A C file of this folder, built for this machine; or None without a C compiler."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
