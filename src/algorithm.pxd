@@ -6,13 +6,14 @@ lies between the two loops, gradient.pxd the sums G_k and g_k.
 from libc.stddef cimport size_t
 
 from gradient cimport (
-    Sink, Task, add_gradient, describe_task, finish_gradient, gradient_of_task, join_chunks, squares_of_layer,
+    Sink, Task, add_gradient, chunks_of_batch, describe_task, finish_gradient, gradient_of_task, join_chunks,
+    squares_of_layer,
 )
 from kept cimport (
     Batch, Input, epilogue_of_layer, epilogue_of_panel, input_of_block, keep, output_below, panel_of_thread,
     pull_back, row_below,
 )
-from kernels cimport Block, Epilogue, Layer, meet
+from kernels cimport Block, Epilogue, Layer, first_of_share, meet
 from plan cimport Plan
 
 
@@ -53,10 +54,15 @@ cdef inline char *forward_between(const Plan *plan, const Batch *batch, long sta
 cdef inline void forward_all(const Plan *plan, const Batch *batch, long start, long end, int thread,
                              int threads) noexcept nogil:
     """layers[start:end] for the whole batch."""
-    cdef long first_row = thread * plan.block_rows
-    while first_row < batch.rows:
+    cdef long blocks = blocks_of_batch(plan, batch), block, first_row
+    for block in range(first_of_share(blocks, thread, threads), first_of_share(blocks, thread + 1, threads)):
+        first_row = block * plan.block_rows
         forward_between(plan, batch, start, end, first_row, min(plan.block_rows, batch.rows - first_row), thread)
-        first_row += threads * plan.block_rows
+
+
+cdef inline long blocks_of_batch(const Plan *plan, const Batch *batch) noexcept nogil:
+    """How many blocks of samples go forward."""
+    return (batch.rows + plan.block_rows - 1) // plan.block_rows if batch.rows > plan.block_rows else 1
 
 
 cdef inline void forward_by_layers(const Plan *plan, const Batch *batch, int thread, int threads) noexcept nogil:
@@ -68,7 +74,7 @@ cdef inline void forward_by_layers(const Plan *plan, const Batch *batch, int thr
     cdef const Layer *layer
     cdef const char *x
     cdef char *a
-    cdef long k, task
+    cdef long k, task, tasks
     cdef Epilogue epilogue
     cdef Block block
     block.draw = &batch.draw
@@ -77,8 +83,8 @@ cdef inline void forward_by_layers(const Plan *plan, const Batch *batch, int thr
     block.scratch = batch.workspace + plan.scratch + thread * plan.scratch_of_thread
     for k in range(plan.depth):
         layer = &plan.layers[k]
-        task = thread
-        while task // layer.parts * layer.part_rows < batch.rows:
+        tasks = (batch.rows + layer.part_rows - 1) // layer.part_rows * layer.parts
+        for task in range(first_of_share(tasks, thread, threads), first_of_share(tasks, thread + 1, threads)):
             block.first_row = task // layer.parts * layer.part_rows
             block.rows = min(layer.part_rows, batch.rows - block.first_row)
             block.first = task % layer.parts * layer.part
@@ -89,7 +95,6 @@ cdef inline void forward_by_layers(const Plan *plan, const Batch *batch, int thr
             layer.map.apply(layer, &block, batch.theta, x, row_below(layer), a)
             if block.epilogue == NULL:
                 keep(plan, batch, layer, &block, thread, a)
-            task += threads
         meet(threads)
 
 
@@ -115,17 +120,16 @@ cdef inline void backward(const Plan *plan, const Batch *batch, const Sink *sink
     """
     cdef long lowest = plan.lowest if batch.input_slope == NULL else 0
     cdef const Layer *layer
-    cdef long k, task
+    cdef long k, task, tasks
     for k in range(plan.depth - 1, lowest - 1, -1):
         layer = &plan.layers[k]
         if layer.restart >= 0:
             # Other layers have since used the buffers of those between the checkpoints.
             forward_all(plan, batch, layer.restart, k, thread, threads)
             meet(threads)
-        task = thread
-        while task < layer.panels * layer.chunks:
+        tasks = layer.panels * chunks_of_batch(batch, layer)
+        for task in range(first_of_share(tasks, thread, threads), first_of_share(tasks, thread + 1, threads)):
             backward_task(plan, batch, layer, task, lowest, sink, thread)
-            task += threads
         meet(threads)
         if layer.chunks > 1 and layer.trainable and not plan.keeps_factors:
             join_chunks(plan, batch, layer, sink, 0, thread, threads)
@@ -210,13 +214,12 @@ cdef inline long backward_from_factors(const Plan *plan, const Batch *batch, con
     Returns how many squares the sink was given.
     """
     cdef const Layer *layer
-    cdef long k, task, squares = 0
+    cdef long k, task, tasks, squares = 0
     for k in range(plan.depth - 1, plan.lowest - 1, -1):
         layer = &plan.layers[k]
-        task = thread
-        while layer.trainable and task < layer.panels * layer.chunks:
+        tasks = layer.panels * chunks_of_batch(batch, layer) if layer.trainable else 0
+        for task in range(first_of_share(tasks, thread, threads), first_of_share(tasks, thread + 1, threads)):
             task_gradient(plan, batch, layer, task, sink, squares, thread)
-            task += threads
         if layer.chunks > 1 and layer.trainable:
             meet(threads)
             join_chunks(plan, batch, layer, sink, squares, thread, threads)

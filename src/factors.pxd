@@ -12,7 +12,7 @@ from algorithm cimport backward, backward_from_factors
 from batches cimport INTERRUPTED, LOSS_NOT_FINITE, USER_RAISED, Outcome, Training, describe_batch
 from gradient cimport Sink
 from kept cimport Batch
-from kernels cimport Block, Layer, meet, poisson_sample, seconds_now
+from kernels cimport Block, Layer, first_of_share, meet, poisson_sample, seconds_now
 from plan cimport Plan
 from training cimport WAKE_MILLISECONDS, forward_and_loss, update_all
 
@@ -30,7 +30,7 @@ cdef inline void square_norms(const Plan *plan, const Batch *batch, int thread, 
     cdef const Layer *layer
     cdef const char *x
     cdef const char *delta
-    cdef long i = thread, k
+    cdef long i, k
     cdef Block block
     block.rows = 1
     block.first = 0
@@ -38,7 +38,7 @@ cdef inline void square_norms(const Plan *plan, const Batch *batch, int thread, 
     block.without_bias = 0
     block.epilogue = NULL
     block.scratch = batch.workspace + plan.scratch + thread * plan.scratch_of_thread
-    while i < batch.rows:
+    for i in range(first_of_share(batch.rows, thread, threads), first_of_share(batch.rows, thread + 1, threads)):
         squares[i] = 0
         block.first_row = i
         for k in range(plan.lowest, plan.depth):
@@ -56,7 +56,6 @@ cdef inline void square_norms(const Plan *plan, const Batch *batch, int thread, 
             if layer.bias_count:
                 layer.map.gather(layer, &block, delta, 0, gradient)
                 squares[i] += plan.kernels.sum_of_squares(layer.bias_count, gradient)
-        i += threads
     meet(threads)
 
 
@@ -105,9 +104,9 @@ cdef inline void clip_samples(const Plan *plan, const Batch *batch, double most,
     cdef const double *squares = <const double *> (batch.workspace + plan.sample_norms)
     cdef const Layer *layer
     cdef double norm, factor
-    cdef long i = thread, k
+    cdef long i, k
     cdef char *delta
-    while i < batch.rows:
+    for i in range(first_of_share(batch.rows, thread, threads), first_of_share(batch.rows, thread + 1, threads)):
         norm = sqrt(squares[i])
         # No sample gets by unclipped: one whose norm is no number adds nothing.
         factor = 1.0 if norm <= most else most / norm if isfinite(norm) else 0.0
@@ -118,7 +117,6 @@ cdef inline void clip_samples(const Plan *plan, const Batch *batch, double most,
                 memset(delta, 0, layer.outputs * real_bytes)  # 0 times infinity would be none
             else:
                 plan.kernels.scale(layer.outputs, share * factor, delta)
-        i += threads
     meet(threads)
 
 

@@ -76,6 +76,13 @@ cdef inline long rows_of_chunk(const Batch *batch, const Layer *layer) noexcept 
     return (batch.rows + layer.chunks - 1) // layer.chunks if layer.chunks > 1 else batch.rows
 
 
+cdef inline long chunks_of_batch(const Batch *batch, const Layer *layer) noexcept nogil:
+    """How many chunks have samples: a short batch may have fewer than are planned."""
+    if layer.chunks == 1:
+        return 1
+    return (batch.rows + rows_of_chunk(batch, layer) - 1) // rows_of_chunk(batch, layer)
+
+
 cdef inline long weights_of_panel(const Layer *layer, const Task *task) noexcept nogil:
     """The weights of a panel: its rows of a dense layer's; all of the others'."""
     return layer.weight_count if layer.panels == 1 else task.block.count * layer.outputs
@@ -150,7 +157,7 @@ cdef inline void finish_gradient(const Plan *plan, const Layer *layer, const Tas
     cdef long count = weights_of_panel(layer, task)
     if task.panel == layer.panels - 1:
         count += layer.bias_count
-    if layer.chunks > 1 and plan.threads == 1 and task.first_row < task.end_row:
+    if layer.chunks > 1 and plan.threads == 1:
         add_part(plan, task.chunk, gradient, count)
     if sink.gradient == NULL and layer.chunks == 1:
         consume(plan, sink, layer.weight + (task.block.first * layer.outputs if layer.panels > 1 else 0), count,
@@ -173,7 +180,7 @@ cdef inline void join_chunks(const Plan *plan, const Batch *batch, const Layer *
     """G_k ← the sum of its chunks' parts, in their order; then as finish_gradient. One thread has added them."""
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef long parameters = layer.weight_count + layer.bias_count
-    cdef long used = (batch.rows + rows_of_chunk(batch, layer) - 1) // rows_of_chunk(batch, layer)
+    cdef long chunks = chunks_of_batch(batch, layer)
     cdef long length = RUN_LENGTH if sink.squares != NULL else SHARED_LENGTH
     cdef long first = thread * length, count, chunk
     cdef char *part
@@ -181,7 +188,7 @@ cdef inline void join_chunks(const Plan *plan, const Batch *batch, const Layer *
     while first < parameters:
         count = min(length, parameters - first)
         part = batch.workspace + plan.gradient_parts + first * real_bytes
-        for chunk in range(1, used if plan.threads > 1 else 1):
+        for chunk in range(1, chunks if plan.threads > 1 else 1):
             plan.kernels.add(count, part + chunk * parameters * real_bytes, part)
         if sink.gradient == NULL:
             consume(plan, sink, layer.weight + first, count, part, squares + first // RUN_LENGTH)

@@ -178,6 +178,7 @@ cdef extern from "kernels/team.h" nogil:
 
     void join_team(MeetingPoint *point)
     void meet(int threads)
+    long first_of_share(long count, int thread, int threads)
     void watch_forks()
     int may_use_threads()
     int team_size()

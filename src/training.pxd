@@ -7,7 +7,8 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
 from algorithm cimport (
-    backward, backward_block, backward_from_factors, forward, forward_by_layers, forward_to_checkpoints,
+    backward, backward_block, backward_from_factors, blocks_of_batch, forward, forward_by_layers,
+    forward_to_checkpoints,
 )
 from batches cimport (
     INTERRUPTED, LOSS_NOT_FINITE, USER_RAISED, Outcome, Training, describe_batch, gather, gather_share,
@@ -15,7 +16,7 @@ from batches cimport (
 )
 from gradient cimport RUN_LENGTH, SHARED_LENGTH, Sink
 from kept cimport Batch, begin_backward, loss_slope_place, output_of_batch
-from kernels cimport Layer, Optimizer, meet, seconds_now
+from kernels cimport Layer, Optimizer, first_of_share, meet, seconds_now
 from plan cimport Plan
 from streaming cimport join_streams, stream
 
@@ -60,7 +61,7 @@ cdef inline double forward_and_loss(Training *training, Batch *batch, long first
     cdef const Plan *plan = training.plan
     cdef double *losses = <double *> (training.workspace + plan.block_losses)
     cdef long sums = (batch.rows + plan.loss_rows - 1) // plan.loss_rows if batch.rows > plan.loss_rows else 1
-    cdef long first_row, end_row, rows
+    cdef long blocks, block, first_row, end_row, rows
     cdef double loss = 0
     if plan.resume > 0 or plan.by_layers:
         gather_share(training, batch, first, thread, threads)
@@ -77,14 +78,14 @@ cdef inline double forward_and_loss(Training *training, Batch *batch, long first
             take_losses(training, batch, first, first_row, end_row - first_row,
                         output_of_batch(plan, batch, first_row), losses, thread)
     else:
-        first_row = thread * plan.block_rows
-        while first_row < batch.rows:
+        blocks = blocks_of_batch(plan, batch)
+        for block in range(first_of_share(blocks, thread, threads), first_of_share(blocks, thread + 1, threads)):
+            first_row = block * plan.block_rows
             rows = min(plan.block_rows, batch.rows - first_row)
             if training.data.order != NULL and plan.resume == 0:
                 gather(training, batch, first, first_row, rows)
             take_losses(training, batch, first, first_row, rows, forward(plan, batch, first_row, rows, thread),
                         losses, thread)
-            first_row += threads * plan.block_rows
     if plan.loss == NULL and training.cotangent == NULL:
         meet(threads)
         if thread == 0:

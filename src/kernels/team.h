@@ -94,6 +94,17 @@ static inline int team_size(void)
 #endif
 }
 
+/* The first of `count` tasks that a thread does; the next thread's first is behind its last. They are
+ * neighbours: a thread goes backward through the samples that it went forward through, which lie in its own
+ * core's cache. The last one, which may be shorter, falls to a thread with more of them. Of fewer tasks than
+ * threads, the first threads have one each, and only these need buffers. */
+static inline long first_of_share(long count, int thread, int threads)
+{
+    const long sharers = count < threads ? count : threads;
+    if (thread == 0) return 0; /* a division is dear to a small net */
+    return thread >= sharers ? count : count * thread / sharers;
+}
+
 /* libgomp keeps its pool of threads after fork(), but the threads themselves are gone: the child's next
  * parallel region would wait for them for ever. A forked child therefore works on one thread. */
 static int is_forked_child;
