@@ -135,6 +135,22 @@ def test_widths_around_those_of_tiles(name, dtype, rng):
 
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("channels", [4, 5, 6, 7, 9, 13])
+def test_lines_of_kernels_over_several_vectors(channels, dtype, rng):
+    """C† adds to whole lines of a kernel, cut off at both ends of the image's, for any number of rows."""
+    for rows in range(1, 9):
+        shape = (rows + 4, 6, channels)
+        specs = [
+            images.Conv(channels, 1, "tanh", groups=channels),
+            images.Conv(10, 5, padding=(0, 2)),
+        ]
+        net, layers = images.both(specs, shape, dtype=dtype)
+        X = rng.normal(size=(2, *shape)).astype(dtype)
+        y = rng.normal(size=(2, *net.output_shape)).astype(dtype)
+        images.assert_gradients_right(net, layers, X, y, dtype=dtype, terms=X.size)
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 63, 64, 65, 131, 300, 1025])
 def test_batches_across_blocks(n, dtype, rng):
     specs = [images.Conv(5, 3, "tanh", padding="same"), images.MaxPool(2), images.Conv(3, 2)]
