@@ -291,7 +291,7 @@ def even_blocks(wanted: Pass) -> tuple[int, int]:
 
 
 def _busiest(rows: int, size: int, threads: int) -> int:
-    """The samples of the thread that has most, where they take turns at blocks of that size."""
+    """The samples of the thread that has most, where they share out blocks of that size."""
     blocks = -(-rows // size)
     last = rows - (blocks - 1) * size
     turns, more = divmod(blocks, threads)
