@@ -137,7 +137,7 @@ def test_widths_around_those_of_tiles(name, dtype, rng):
 @pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("channels", [4, 5, 6, 7, 9, 13])
 def test_lines_of_kernels_over_several_vectors(channels, dtype, rng):
-    """C† adds to whole lines of a kernel, cut off at both ends of the image's, for any number of rows."""
+    """C† adds to whole lines of a kernel, cut off at both ends of the image."""
     for rows in range(1, 9):
         shape = (rows + 4, 6, channels)
         specs = [
