@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,23 +23,30 @@ ROOT = Path(__file__).resolve().parents[1]
 CAN_PIN = hasattr(os, "sched_setaffinity")
 
 
-def use_all_processors() -> None:
-    """In a process to be: the suite's own is held to as many cores as it has threads."""
+@contextmanager
+def all_processors() -> Iterator[None]:
+    """For processes to be started: the suite's own is held to as many cores as it has threads."""
+    held = os.sched_getaffinity(0) if CAN_PIN else set()
     if CAN_PIN:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        if CAN_PIN:
+            os.sched_setaffinity(0, held)
 
 
 def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """A script's short form, from the repository's root."""
-    return subprocess.run(
-        [sys.executable, f"bench/{script}", *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | {"FNN_BENCH_SMOKE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=use_all_processors,
-    )
+    with all_processors():
+        return subprocess.run(
+            [sys.executable, f"bench/{script}", *map(str, arguments)],
+            cwd=ROOT,
+            env=os.environ | {"FNN_BENCH_SMOKE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
 
 def succeed(script: str, *arguments: object) -> str:
