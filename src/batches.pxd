@@ -3,7 +3,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcpy
 
-from kernels cimport Optimizer, OptimizerKernel
+from kernels cimport Optimizer, OptimizerKernel, first_of_share
 from kept cimport Batch
 from plan cimport Plan
 
@@ -146,9 +146,9 @@ cdef inline void gather(const Training *training, const Batch *batch, long first
 cdef inline void gather_share(const Training *training, const Batch *batch, long first, int thread,
                                int threads) noexcept nogil:
     """The thread's share of the batch."""
-    cdef long first_row = batch.rows * thread // threads
+    cdef long first_row = first_of_share(batch.rows, thread, threads)
     if training.data.order != NULL:
-        gather(training, batch, first, first_row, batch.rows * (thread + 1) // threads - first_row)
+        gather(training, batch, first, first_row, first_of_share(batch.rows, thread + 1, threads) - first_row)
 
 
 cdef inline void record_outputs(const Training *training, long first, long rows,

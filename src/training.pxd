@@ -72,8 +72,8 @@ cdef inline double forward_and_loss(Training *training, Batch *batch, long first
         forward_by_layers(plan, batch, thread, threads)
     if plan.by_layers:
         # Each thread has a share of the samples, those of one or more sums.
-        first_row = sums * thread // threads * plan.loss_rows
-        end_row = min(batch.rows, sums * (thread + 1) // threads * plan.loss_rows)
+        first_row = first_of_share(sums, thread, threads) * plan.loss_rows
+        end_row = min(batch.rows, first_of_share(sums, thread + 1, threads) * plan.loss_rows)
         if first_row < end_row:
             take_losses(training, batch, first, first_row, end_row - first_row,
                         output_of_batch(plan, batch, first_row), losses, thread)
