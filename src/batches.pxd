@@ -161,27 +161,25 @@ cdef inline void record_outputs(const Training *training, long first, long rows,
         memcpy(training.outputs + sample * row_bytes, output + i * row_bytes, row_bytes)
 
 
-cdef inline double block_loss(const Plan *plan, const Batch *batch, long first_row, long rows,
-                              const char *output, char *slope) noexcept nogil:
-    """Σ c_i ℓ(y_i, F_n) over a block, and c_i L."""
+cdef inline void add_losses(const Plan *plan, const Batch *batch, long first_row, long rows, const char *output,
+                            char *slope, long run, double *losses) noexcept nogil:
+    """Σ c_i ℓ(y_i, F_n) over each run of so many samples, added to its sum in `losses`, and c_i L."""
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef size_t target_bytes = sizeof(int64_t) if plan.labels else plan.outputs * real_bytes
-    return plan.loss.evaluate(
+    plan.loss.evaluate(
         rows, plan.outputs, plan.labels, batch.targets + first_row * target_bytes,
-        batch.weights + first_row * real_bytes if batch.weights != NULL else NULL, batch.scale, output, slope)
+        batch.weights + first_row * real_bytes if batch.weights != NULL else NULL, batch.scale, output, slope, run,
+        losses)
 
 
 cdef inline void sum_losses(const Training *training, const Batch *batch, long first_row, long rows,
                             const char *output, char *slope, bint accumulate, double *losses) noexcept nogil:
     """The sums of losses of some samples, added to those before with `accumulate`, and c_i L."""
     cdef const Plan *plan = training.plan
-    cdef size_t row_bytes = plan.outputs * plan.kernels.real_bytes
-    cdef long done = 0, count
-    cdef double loss
-    while done < rows:
-        count = min(plan.loss_rows, rows - done)
-        loss = 0 if training.cotangent != NULL else block_loss(
-            plan, batch, first_row + done, count, output + done * row_bytes, slope + done * row_bytes)
-        losses[0] = losses[0] + loss if accumulate else loss
-        losses += 1
-        done += count
+    cdef long sums = (rows + plan.loss_rows - 1) // plan.loss_rows if rows > plan.loss_rows else 1
+    cdef long number
+    if not accumulate:
+        for number in range(sums):
+            losses[number] = 0
+    if training.cotangent == NULL:
+        add_losses(plan, batch, first_row, rows, output, slope, plan.loss_rows, losses)

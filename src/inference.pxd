@@ -7,7 +7,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t
 
 from algorithm cimport forward
-from batches cimport Data, block_loss
+from batches cimport Data, add_losses
 from kept cimport Batch
 from plan cimport Plan
 
@@ -53,8 +53,9 @@ cdef inline void infer(const Inference *inference, int thread, int threads) noex
             batch.targets = data.targets + first * target_bytes
             if data.weights != NULL:
                 batch.weights = data.weights + first * real_bytes
-            inference.losses[block] = block_loss(plan, &batch, 0, batch.rows, output,
-                                                 batch.workspace + plan.prediction)
+            inference.losses[block] = 0
+            add_losses(plan, &batch, 0, batch.rows, output, batch.workspace + plan.prediction, batch.rows,
+                       inference.losses + block)
         if inference.probabilities:
             plan.loss.probabilities(batch.rows, plan.outputs, output)
         block += threads

@@ -104,8 +104,8 @@ cdef extern from "kernels/engine.h" nogil:
 
     ctypedef struct Loss:
         const char *name
-        double (*evaluate)(long, long, int, const void *, const void *, double, const void *,
-                           void *) noexcept nogil
+        void (*evaluate)(long, long, int, const void *, const void *, double, const void *, void *, long,
+                         double *) noexcept nogil
         void (*curvature)(long, long, int, const void *, const void *, double, const void *,
                           void *) noexcept nogil
         void (*probabilities)(long, long, void *) noexcept nogil

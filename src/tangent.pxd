@@ -100,6 +100,7 @@ cdef inline void tangents_of_loss(const Tangents *tangents, const Block *block, 
     cdef const Layer *last = &plan.layers[plan.depth - 1]
     cdef const char *targets
     cdef const char *weights = NULL
+    cdef double loss = 0
     cdef char *delta = workspace + plan.deltas[0]
     cdef char *delta_tangent = workspace + plan.delta_tangents[0]
     if tangents.curvatures != NULL:
@@ -113,7 +114,7 @@ cdef inline void tangents_of_loss(const Tangents *tangents, const Block *block, 
         plan.loss.curvature(block.rows, plan.outputs, plan.labels, targets, weights, tangents.scale,
                             workspace + last.output, delta_tangent)
         plan.loss.evaluate(block.rows, plan.outputs, plan.labels, targets, weights, tangents.scale,
-                           workspace + last.output, delta)
+                           workspace + last.output, delta, block.rows, &loss)
     if tangents.gauss_newton:
         memset(delta, 0, bytes)
 

@@ -133,12 +133,13 @@ struct Activation {
     void (*pull_back_tangent)(long count, const void *kept, const void *a_tangent, void *u, void *u_tangent);
 };
 
-/* l(y, t) and L = dl/dt. Returns the sum of c_i l_i and writes c_i L (rows, O) to slope, which may be t;
- * c_i = scale * weights[i], or scale where weights is NULL. y: labels (int64) or targets (rows, O). */
+/* l(y, t) and L = dl/dt. Adds the sums of c_i l_i over each `run` of rows to `sums`, and writes c_i L (rows,
+ * O) to slope, which may be t; c_i = scale * weights[i], or scale where weights is NULL. y: labels (int64) or
+ * targets (rows, O). */
 typedef struct {
     const char *name;
-    double (*evaluate)(long rows, long outputs, int labels, const void *y, const void *weights, double scale,
-                       const void *t, void *slope);
+    void (*evaluate)(long rows, long outputs, int labels, const void *y, const void *weights, double scale,
+                     const void *t, void *slope, long run, double *sums);
     /* v <- c_i l''(y, t) v: what a tangent v of t does to L */
     void (*curvature)(long rows, long outputs, int labels, const void *y, const void *weights, double scale,
                       const void *t, void *v);
