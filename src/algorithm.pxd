@@ -10,8 +10,8 @@ from gradient cimport (
     squares_of_layer,
 )
 from kept cimport (
-    Batch, Input, epilogue_of_layer, epilogue_of_panel, input_of_block, keep, output_below, panel_of_thread,
-    pull_back, row_below,
+    Batch, Input, epilogue_of_layer, epilogue_of_panel, has_adjoints_at_once, input_of_block, keep, output_below,
+    pull_back, row_below, sent_back_place,
 )
 from kernels cimport Block, Epilogue, Layer, first_of_share, meet
 from plan cimport Plan
@@ -142,6 +142,7 @@ cdef inline void backward_task(const Plan *plan, const Batch *batch, const Layer
     cdef Task task = describe_task(plan, batch, layer, number, thread)
     cdef bint needs_gradient = layer.trainable and not plan.keeps_factors
     cdef bint goes_on = layer.index > lowest or batch.input_slope != NULL
+    cdef bint at_once = needs_gradient and goes_on and has_adjoints_at_once(plan, layer)
     cdef long first_row = task.first_row
     cdef Input x
     cdef char *gradient = NULL
@@ -152,8 +153,9 @@ cdef inline void backward_task(const Plan *plan, const Batch *batch, const Layer
         task.block.rows = min(layer.backward_rows, task.end_row - first_row)
         x = input_of_block(plan, batch, layer, &task.block, thread)
         if needs_gradient:
-            add_gradient(plan, batch, layer, &task, &x, sink, gradient)
-        if goes_on:
+            add_gradient(plan, batch, layer, &task, &x, sink, gradient,
+                         sent_back_place(plan, batch, layer, thread) if at_once else NULL)
+        if goes_on and not at_once:
             # T ← C_k†(T, W_k) ⊙ σ_{k−1}'(a_{k−1}), with the W_k that the forward pass used
             send_back(plan, batch, layer, &task.block, &x, thread)
         first_row += task.block.rows
@@ -166,7 +168,7 @@ cdef inline void send_back(const Plan *plan, const Batch *batch, const Layer *la
     """T ← C_k†(T, W_k) ⊙ σ_{k−1}'(a_{k−1}), on a block of samples and a panel of features."""
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef const char *delta = batch.workspace + layer.signal + block.first_row * layer.row * real_bytes
-    cdef char *u = batch.workspace + plan.delta_panels + panel_of_thread(plan, layer, thread)
+    cdef char *u = sent_back_place(plan, batch, layer, thread)
     cdef Epilogue epilogue
     block.epilogue = epilogue_of_panel(plan, batch, layer, block, &epilogue)
     layer.map.adjoint_input(layer, block, batch.theta, x.data, x.row, delta, u)
@@ -241,6 +243,6 @@ cdef inline void task_gradient(const Plan *plan, const Batch *batch, const Layer
         task.block.first_row = first_row
         task.block.rows = min(layer.backward_rows, task.end_row - first_row)
         x = input_of_block(plan, batch, layer, &task.block, thread)
-        add_gradient(plan, batch, layer, &task, &x, sink, gradient)
+        add_gradient(plan, batch, layer, &task, &x, sink, gradient, NULL)
         first_row += task.block.rows
     finish_gradient(plan, layer, &task, sink, gradient, squares)

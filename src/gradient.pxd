@@ -6,8 +6,8 @@ samples in one order, however many threads there are. The sum of all tasks goes 
 from libc.stddef cimport size_t
 from libc.string cimport memcpy
 
-from kept cimport Batch, Input
-from kernels cimport Block, Layer, Optimizer, OptimizerKernel
+from kept cimport Batch, Input, epilogue_of_panel
+from kernels cimport Block, Epilogue, Layer, Optimizer, OptimizerKernel
 from plan cimport Plan
 
 
@@ -106,9 +106,10 @@ cdef inline char *gradient_of_task(const Plan *plan, const Batch *batch, const L
 
 
 cdef inline void add_gradient(const Plan *plan, const Batch *batch, const Layer *layer, const Task *task,
-                              const Input *x, const Sink *sink, char *gradient) noexcept nogil:
+                              const Input *x, const Sink *sink, char *gradient, char *u) noexcept nogil:
     """G_k ← C_k††(σ_{k−1}(a_{k−1}), T) and g_k ← ι_k*(T), summed over the blocks of samples; where streaming sums
-    over fewer of them, over these, so that it gives the same bits."""
+    over fewer of them, over these, so that it gives the same bits. With `u`, room for C_k†(T, W_k), it sends T back
+    in the same pass."""
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef const char *delta = batch.workspace + layer.signal + (
         task.block.first_row * layer.row * real_bytes)
@@ -117,24 +118,32 @@ cdef inline void add_gradient(const Plan *plan, const Batch *batch, const Layer 
     cdef long number, parts
     cdef Block part
     if plan.sum_rows == 0 or task.block.rows <= plan.sum_rows:
-        add_part_of_gradient(plan, layer, task, &task.block, data, x.row, delta,
-                             is_summed or task.block.first_row > task.first_row, gradient)
+        add_part_of_gradient(plan, batch, layer, task, &task.block, data, x.row, delta,
+                             is_summed or task.block.first_row > task.first_row, gradient, u)
         return
     # Such a batch goes back as one block.
     parts = parts_of(plan, batch.rows)
     part = task.block
     for number in range(parts):
         part.rows = end_of_part(plan, batch.rows, number, parts) - part.first_row
-        add_part_of_gradient(plan, layer, task, &part, data, x.row, delta, is_summed or number > 0, gradient)
+        add_part_of_gradient(plan, batch, layer, task, &part, data, x.row, delta, is_summed or number > 0,
+                             gradient, u)
         data += part.rows * x.row * real_bytes
         delta += part.rows * layer.row * real_bytes
         part.first_row += part.rows
 
 
-cdef inline void add_part_of_gradient(const Plan *plan, const Layer *layer, const Task *task, const Block *block,
-                                      const char *x, long x_row, const char *delta, bint accumulate,
-                                      char *gradient) noexcept nogil:
-    layer.map.adjoint_weight(layer, block, x, x_row, delta, accumulate, gradient)
+cdef inline void add_part_of_gradient(const Plan *plan, const Batch *batch, const Layer *layer, const Task *task,
+                                      const Block *block, const char *x, long x_row, const char *delta,
+                                      bint accumulate, char *gradient, char *u) noexcept nogil:
+    cdef Block finishing
+    cdef Epilogue epilogue
+    if u == NULL:
+        layer.map.adjoint_weight(layer, block, x, x_row, delta, accumulate, gradient)
+    else:
+        finishing = block[0]
+        finishing.epilogue = epilogue_of_panel(plan, batch, layer, block, &epilogue)
+        layer.map.adjoints(layer, &finishing, batch.theta, x, x_row, delta, accumulate, gradient, u)
     if layer.bias_count and task.panel == layer.panels - 1:
         layer.map.gather(layer, block, delta, accumulate,
                          gradient + weights_of_panel(layer, task) * plan.kernels.real_bytes)

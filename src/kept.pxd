@@ -155,6 +155,12 @@ cdef inline size_t panel_of_thread(const Plan *plan, const Layer *layer, int thr
     return thread * entries * plan.kernels.real_bytes
 
 
+cdef inline char *sent_back_place(const Plan *plan, const Batch *batch, const Layer *layer,
+                                  int thread) noexcept nogil:
+    """Where a thread has room for u = C_k†(T, W_k) on a panel of features."""
+    return batch.workspace + plan.delta_panels + panel_of_thread(plan, layer, thread)
+
+
 cdef struct Input:            # σ_{k−1}(a_{k−1}) on a block of samples and a panel of features
     const char *data
     long row                  # entries between samples
@@ -180,6 +186,14 @@ cdef inline Input input_of_block(const Plan *plan, const Batch *batch, const Lay
         x.data = x.recomputed
         x.row = block.count
     return x
+
+
+cdef inline bint has_adjoints_at_once(const Plan *plan, const Layer *layer) noexcept nogil:
+    """Whether one pass gives both G_k and T, in the place of the F_{k−1} that both follow from."""
+    cdef const Layer *below = layer - 1
+    return (layer.outputs > 1 and layer.outputs <= layer.map.few_outputs and layer.index > 0
+            and layer.product == plan.kernels.native and below.memory == KEEP_OUTPUT
+            and below.signal == below.kept and below.activation.pull_back_finish >= RELU_PULL_BACK)
 
 
 cdef inline const Epilogue *epilogue_of_panel(const Plan *plan, const Batch *batch, const Layer *layer,

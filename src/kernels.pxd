@@ -87,6 +87,9 @@ cdef extern from "kernels/engine.h" nogil:
                               const void *, void *) noexcept nogil
         void (*adjoint_weight)(const Layer *, const Block *, const void *, long, const void *, int,
                                void *) noexcept nogil
+        void (*adjoints)(const Layer *, const Block *, const void *, const void *, long, const void *, int,
+                         void *, void *) noexcept nogil
+        long few_outputs
         void (*gather)(const Layer *, const Block *, const void *, int, void *) noexcept nogil
         int (*add_squares)(const Layer *, const Block *, const void *, long, const void *,
                             double *) noexcept nogil

@@ -99,6 +99,11 @@ typedef struct {
     /* G (count, O) <- [G +] the panel's rows of C††(x, delta);  x (rows, count), rows x_row apart */
     void (*adjoint_weight)(const Layer *layer, const Block *block, const void *x, long x_row,
                            const void *delta, int accumulate, void *gradient);
+    /* Both at once, G and then T by the block's epilogue, which finishes in x's own place: of a layer of up
+     * to `few_outputs` outputs, whose product is the engine's. u is scratch; NULL: there is none. */
+    void (*adjoints)(const Layer *layer, const Block *block, const void *theta, const void *x, long x_row,
+                     const void *delta, int accumulate, void *gradient, void *u);
+    long few_outputs;
     /* g <- [g +] iota*(delta) */
     void (*gather)(const Layer *layer, const Block *block, const void *delta, int accumulate, void *gradient);
     /* squares[i] <- squares[i] + |G|^2 + |g|^2 of sample i alone, without forming them; x as in
