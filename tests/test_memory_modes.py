@@ -37,6 +37,24 @@ def test_all_modes_give_the_same_bits(activation, loss, dtype):
 
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("outputs", [2, 3, 5, 8, 10, 11])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid"])
+def test_few_outputs(activation, outputs, dtype, rng):
+    """Where F_{k−1} is kept, G_k and T come in one pass; else one after the other."""
+    for units in (1, 15, 16, 33, 100):
+        for n in (1, 7, 8, 9, 67, 300):
+            X = rng.normal(size=(n, 3)).astype(dtype)
+            y = rng.normal(size=(n, outputs)).astype(dtype)
+            at_once, in_turn = (
+                nets.network([3, units, outputs], activation, memory=mode, dtype=dtype)
+                for mode in ("reuse", "recompute")
+            )
+            _, gradients = at_once.gradients(X, y)
+            _, expected = in_turn.gradients(X, y)
+            nets.assert_same_bits(gradients.theta, expected.theta, f"{units} units, {n} samples")
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
 @pytest.mark.parametrize("activation", nets.NOT_REUSABLE)
 def test_modes_of_the_other_activations_agree(activation, dtype):
     value, gradient, theta = trained(activation, "squared_error", "store", dtype=dtype)
