@@ -6,8 +6,8 @@
 The second draws docs/speed.png and docs/memory.png. It measures the memory modes itself, in turns,
 and writes the tables into the README, between the comments that name them. Of several measurements
 (docs/speed.json, docs/speed-2.json and so on) it shows medians, and how far apart the ratios were.
-What was measured on other machines has tables of its own: with more cores (docs/cores*.json), and
-without AVX-512 (docs/avx2*.json). It wants matplotlib.
+What was measured on other machines has tables of its own: on one of Intel's (docs/xeon*.json), with
+more cores (docs/cores*.json), and without AVX-512 (docs/avx2*.json). It wants matplotlib.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from bench.compare import OURS
 ROOT = Path(__file__).resolve().parents[1]
 
 #: Other machines' tables of all nets; the key names the option and the files, too.
-MACHINES = {"avx2": "without AVX-512", "cores": "of more cores"}
+MACHINES = {"xeon": "of Intel's", "avx2": "without AVX-512", "cores": "of more cores"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
