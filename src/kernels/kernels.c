@@ -23,8 +23,8 @@ static int has_avx512(void)
 }
 #endif
 
-/* Best first. AVX-512 was measured on Zen 4, whose vector units are 32 bytes wide, on Emerald Rapids and on Zen 5,
- * whose are 64. */
+/* Best first. AVX-512 was measured on Zen 4, whose vector units are 32 bytes wide, on Emerald Rapids and on
+ * Zen 5, whose are 64. */
 static const Isa isas[] = {
 #if defined(__x86_64__)
     {&kernels_avx512_f32, &kernels_avx512_f64, has_avx512},
