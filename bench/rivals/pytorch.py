@@ -119,4 +119,6 @@ class PyTorchCompiled(PyTorch):
         """The function through the compiler."""
         import torch
 
+        # It counts how often this very line's function was compiled, and after some nets gives up.
+        torch.compiler.reset()
         return torch.compile(function)
