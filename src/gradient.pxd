@@ -108,8 +108,10 @@ cdef inline char *gradient_of_task(const Plan *plan, const Batch *batch, const L
 cdef inline void add_gradient(const Plan *plan, const Batch *batch, const Layer *layer, const Task *task,
                               const Input *x, const Sink *sink, char *gradient, char *u) noexcept nogil:
     """G_k ← C_k††(σ_{k−1}(a_{k−1}), T) and g_k ← ι_k*(T), summed over the blocks of samples; where streaming sums
-    over fewer of them, over these, so that it gives the same bits. With `u`, room for C_k†(T, W_k), it sends T back
-    in the same pass."""
+    over fewer of them, over these, so that it gives the same bits.
+
+    u: room for C_k†(T, W_k), and T is sent back in the same pass; NULL: T stays.
+    """
     cdef size_t real_bytes = plan.kernels.real_bytes
     cdef const char *delta = batch.workspace + layer.signal + (
         task.block.first_row * layer.row * real_bytes)
@@ -136,6 +138,7 @@ cdef inline void add_gradient(const Plan *plan, const Batch *batch, const Layer 
 cdef inline void add_part_of_gradient(const Plan *plan, const Batch *batch, const Layer *layer, const Task *task,
                                       const Block *block, const char *x, long x_row, const char *delta,
                                       bint accumulate, char *gradient, char *u) noexcept nogil:
+    """The same of samples that are summed together."""
     cdef Block finishing
     cdef Epilogue epilogue
     if u == NULL:

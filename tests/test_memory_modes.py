@@ -45,13 +45,32 @@ def test_few_outputs(activation, outputs, dtype, rng):
         for n in (1, 7, 8, 9, 67, 300):
             X = rng.normal(size=(n, 3)).astype(dtype)
             y = rng.normal(size=(n, outputs)).astype(dtype)
-            at_once, in_turn = (
-                nets.network([3, units, outputs], activation, memory=mode, dtype=dtype)
-                for mode in ("reuse", "recompute")
-            )
-            _, gradients = at_once.gradients(X, y)
-            _, expected = in_turn.gradients(X, y)
-            nets.assert_same_bits(gradients.theta, expected.theta, f"{units} units, {n} samples")
+            assert_few_outputs_agree([3, units, outputs], activation, X, y)
+
+
+@pytest.mark.parametrize("dtype", nets.DTYPES)
+@pytest.mark.parametrize("n", [100, 515, 1100])
+def test_few_outputs_of_wide_layers_and_large_batches(n, dtype, rng):
+    """Rows that lie a line apart, batches in parts and in several blocks of samples."""
+    X, y = rng.normal(size=(n, 3)).astype(dtype), rng.normal(size=(n, 7)).astype(dtype)
+    assert_few_outputs_agree([3, 512, 7], "relu", X, y)
+    at_once, in_turn = (
+        nets.network([3, 40, 7], "tanh", memory=mode, dtype=dtype)
+        for mode in ("reuse", "recompute")
+    )
+    for net in (at_once, in_turn):
+        net.fit(X, y, epochs=2, batch_size=min(n, 300), optimizer=fnn.Adam(), shuffle=False)
+    nets.assert_same_bits(at_once.theta, in_turn.theta)
+
+
+def assert_few_outputs_agree(widths, activation, X, y):
+    at_once, in_turn = (
+        nets.network(widths, activation, memory=mode, dtype=X.dtype.name)
+        for mode in ("reuse", "recompute")
+    )
+    _, gradients = at_once.gradients(X, y)
+    _, expected = in_turn.gradients(X, y)
+    nets.assert_same_bits(gradients.theta, expected.theta, f"{widths}, {len(X)} samples")
 
 
 @pytest.mark.parametrize("dtype", nets.DTYPES)

@@ -81,7 +81,7 @@ typedef struct {
     long count;     /* input features of the panel; for `apply`, outputs */
     const Draw *draw;
     int without_bias;         /* `apply` leaves iota(b) out */
-    const Epilogue *epilogue; /* of `apply` or `adjoint_input`, for a map that `finishes`; NULL: none */
+    const Epilogue *epilogue; /* of `apply` or an adjoint, for a map that `finishes`; NULL: none */
     void *scratch;            /* belongs to the calling thread */
 } Block;
 
@@ -99,8 +99,9 @@ typedef struct {
     /* G (count, O) <- [G +] the panel's rows of C††(x, delta);  x (rows, count), rows x_row apart */
     void (*adjoint_weight)(const Layer *layer, const Block *block, const void *x, long x_row,
                            const void *delta, int accumulate, void *gradient);
-    /* Both at once, G and then T by the block's epilogue, which finishes in x's own place: of a layer of up
-     * to `few_outputs` outputs, whose product is the engine's. u is scratch; NULL: there is none. */
+    /* Both at once, of a layer of 2 to `few_outputs` outputs under the engine's own product: G, then T in x's
+     * place by the block's epilogue, whose `finish` is a pull-back. u: room for (rows, count). NULL, with
+     * few_outputs 0: the map has none. */
     void (*adjoints)(const Layer *layer, const Block *block, const void *theta, const void *x, long x_row,
                      const void *delta, int accumulate, void *gradient, void *u);
     long few_outputs;
