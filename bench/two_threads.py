@@ -33,7 +33,7 @@ THREADS = 2
 #: Those of the README's nets whose step takes a millisecond or more on one thread.
 LONG = "mnist_b128,deep_b128,lenet_b64,large_b4096,wide_b256,cifar_b32,huge_b512"
 #: Nanoseconds of a round trip up to which two processors were one core's, or shared a cache, on
-#: an AMD EPYC (Zen 3: 60 to 65 on one core; Zen 5: from 70 near) and an Intel Xeon (Emerald Rapids).
+#: AMD's EPYC (Zen 3: 60 to 65 on one core; Zen 5: from 70 near) and an Intel Xeon (Emerald Rapids).
 DISTANCES = {"one core": 67.0, "near": 260.0, "far": float("inf")}
 
 

@@ -119,7 +119,7 @@ class PyTorchCompiled(PyTorch):
         """The function through the compiler."""
         import torch
 
-        # It counts how often this very line's function was compiled, and after some nets gives up. What
-        # was compiled before is forgotten: one is alive at a time.
+        # It counts how often this very line's function was compiled, and after some nets gives up.
+        # What was compiled before is forgotten: one is alive at a time.
         torch.compiler.reset()
         return torch.compile(function)
