@@ -10,7 +10,7 @@ from gradient cimport (
     squares_of_layer,
 )
 from kept cimport (
-    Batch, Input, epilogue_of_layer, epilogue_of_panel, has_adjoints_at_once, input_of_block, keep, output_below,
+    Batch, Input, epilogue_of_layer, epilogue_of_panel, input_of_block, keep, output_below,
     pull_back, row_below, sent_back_place,
 )
 from kernels cimport Block, Epilogue, Layer, first_of_share, meet
@@ -142,7 +142,7 @@ cdef inline void backward_task(const Plan *plan, const Batch *batch, const Layer
     cdef Task task = describe_task(plan, batch, layer, number, thread)
     cdef bint needs_gradient = layer.trainable and not plan.keeps_factors
     cdef bint goes_on = layer.index > lowest or batch.input_slope != NULL
-    cdef bint at_once = needs_gradient and goes_on and has_adjoints_at_once(plan, layer)
+    cdef bint at_once = needs_gradient and goes_on and layer.at_once
     cdef long first_row = task.first_row
     cdef Input x
     cdef char *gradient = NULL

@@ -188,16 +188,6 @@ cdef inline Input input_of_block(const Plan *plan, const Batch *batch, const Lay
     return x
 
 
-cdef inline bint has_adjoints_at_once(const Plan *plan, const Layer *layer) noexcept nogil:
-    """Whether the map sums G_k and sends T back in one pass over F_{k−1}, in whose place T goes. With one output,
-    both are outer products."""
-    cdef const Layer *below = layer - 1
-    return (layer.outputs > 1 and layer.outputs <= layer.map.few_outputs and layer.index > 0
-            and layer.product == plan.kernels.native and layer.map.finishes == FINISHES_BOTH
-            and below.memory == KEEP_OUTPUT and below.signal == below.kept
-            and below.activation.pull_back_finish >= RELU_PULL_BACK)
-
-
 cdef inline const Epilogue *epilogue_of_panel(const Plan *plan, const Batch *batch, const Layer *layer,
                                               const Block *block, Epilogue *epilogue) noexcept nogil:
     """What `pull_back` does, where the map can do it to each part of C_k†(T, W_k) as soon as that is known, and one

@@ -78,6 +78,7 @@ cdef extern from "kernels/engine.h" nogil:
         double rate
         Geometry geometry
         long chunks, backward_rows
+        int at_once
         void *user
 
     ctypedef struct Map:

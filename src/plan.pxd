@@ -6,7 +6,8 @@ from libc.stddef cimport size_t
 from libc.string cimport strcmp
 
 from kernels cimport (
-    AXES, KEEP_OUTPUT, KEEP_OUTPUT_AND_SLOPE, KEEP_PREACTIVATION, Geometry, Kernels, Layer, Loss, Map,
+    AXES, FINISHES_BOTH, KEEP_OUTPUT, KEEP_OUTPUT_AND_SLOPE, KEEP_PREACTIVATION, RELU_PULL_BACK, Geometry, Kernels,
+    Layer, Loss, Map,
 )
 
 
@@ -92,7 +93,18 @@ cdef inline int fill_layer(Layer *layer, const Kernels *kernels, const Map *user
     layer.backward_rows = description.backward_rows
     if description.geometry is not None:
         fill_geometry(&layer.geometry, description.geometry)
+    layer.at_once = has_adjoints_at_once(kernels, layer)
     return 0
+
+
+cdef inline bint has_adjoints_at_once(const Kernels *kernels, const Layer *layer) noexcept nogil:
+    """Whether the map sums G_k and sends T back in one pass over F_{k−1}, in whose place T goes. With one output,
+    both are outer products."""
+    cdef const Layer *below = layer - 1
+    return (layer.outputs > 1 and layer.outputs <= layer.map.few_outputs and layer.index > 0
+            and layer.product == kernels.native and layer.map.finishes == FINISHES_BOTH
+            and below.memory == KEEP_OUTPUT and below.signal == below.kept
+            and below.activation.pull_back_finish >= RELU_PULL_BACK)
 
 
 cdef inline int fill_geometry(Geometry *geometry, description) except -1:

@@ -203,6 +203,7 @@ struct Layer {
     Geometry geometry;
     long chunks;        /* runs of samples whose parts of G_k are summed apart, then in order */
     long backward_rows; /* samples that go backward together */
+    int at_once;        /* whether G and T come from `adjoints` */
     void *user;         /* of a user's map: the Python object behind it */
 };
 
