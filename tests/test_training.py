@@ -194,7 +194,12 @@ def test_a_batch_without_weight(rng, schedule, update, threads):
 
     def trained(X, y, s, callbacks=()):
         net = nets.network(
-            [128, 192, 192, 4], "relu", dtype="float32", n_threads=threads, schedule=schedule
+            [128, 192, 192, 4],
+            "relu",
+            dtype="float32",
+            n_threads=threads,
+            schedule=schedule,
+            gemm="native",  # blocks of BLAS's size would leave one thread nothing to do
         )
         optimizer = fnn.Adam(lambda step: 0.01 * 0.7**step)
         planned = net.sessions.training_plan(128, False, update, optimizer)
